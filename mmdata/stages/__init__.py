@@ -1,0 +1,155 @@
+"""Each stage joins the rooms below into one resumable job over shards."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mmdata.cluster import Resources, run
+from mmdata.errors import ConfigError, Conflict, MMDataError, StorageError, TooManyRejects
+from mmdata.types import Receipt
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Watch = Callable[[str, int, int, int], None]
+"""Called with the stage, shards done, shards in all and rows done."""
+
+FATAL = (StorageError, ConfigError, Conflict)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run of a stage did; `rows_in == rows_out + sum(rejected.values())`."""
+
+    stage: str
+    where: str
+    shards: int
+    shards_before: int  # finished by an earlier run
+    rows_in: int
+    rows_out: int
+    absent: int
+    rejected: dict[str, int]
+    repaired: dict[str, int]
+    seconds: float
+    phases: dict[str, float]
+    rows_now: int  # rows of this run
+    next: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def silent(stage: str, done: int, total: int, rows: int) -> None:
+    """The watch of those who do not watch."""
+
+
+def ordered_map(
+    pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
+) -> Iterator[Out]:
+    """`map` in threads, in order, with at most `ahead` items read and not yet taken."""
+    waiting: list[Future[Out]] = []
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The shards of a stage: those that are finished, those to do, and how to do them."""
+
+    stage: str
+    where: str
+    setup: Callable[[], Any]
+    work: Callable[[Any, str], list[Receipt]]
+    todo: Sequence[str]
+    done: Sequence[Receipt]
+    total_rows: int
+    next: str
+
+
+def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch) -> Summary:
+    """Do what is to do. A bad shard does not stop the others; its error is raised at the end.
+
+    Raises TooManyRejects as soon as the rate is bound to be above `max_reject_rate`; what was done stays done.
+    """
+    started = time.monotonic()
+    receipts, fresh, errors = list(job.done), list[Receipt](), list[tuple[str, Exception]]()
+    shards = len({receipt.shard for receipt in job.done} - set(job.todo)) + len(job.todo)
+    watch(job.stage, shards - len(job.todo), shards, 0)
+    for number, ended in enumerate(run(job.setup, job.work, job.todo, resources), start=1):
+        if isinstance(ended.error, FATAL):
+            raise ended.error
+        if ended.error is not None:
+            errors.append((ended.item, ended.error))
+        fresh += ended.result or []
+        receipts += ended.result or []
+        watch(job.stage, shards - len(job.todo) + number, shards, sum(r.rows_out for r in fresh))
+        _check_rate(job, receipts, max_reject_rate)
+    if errors:
+        raise _shards_failed(job, errors)
+    return _summary(job, receipts, fresh, time.monotonic() - started)
+
+
+def _check_rate(job: Job, receipts: list[Receipt], limit: float) -> None:
+    rejected = sum(sum(r.rejected.values()) for r in receipts)
+    if rejected <= limit * max(job.total_rows, 1):
+        return
+    reasons = _add(receipt.rejected for receipt in receipts)
+    raise TooManyRejects(
+        f"{rejected} of {job.total_rows} samples are left out, more than --max-reject-rate {limit:g} allows: "
+        f"{', '.join(f'{n} {reason}' for reason, n in reasons.items())}\n"
+        f"see which: mmdata rejects {job.where}"
+    )
+
+
+def _shards_failed(job: Job, errors: list[tuple[str, Exception]]) -> MMDataError:
+    shard, first = errors[0]
+    kind = type(first) if isinstance(first, MMDataError) else MMDataError
+    return kind(
+        f"{len(errors)} of {len(job.todo)} shards failed and the others are finished; the first, {shard}: "
+        f"{type(first).__name__}: {first}\nrun the same command again to do only what is left"
+    )
+
+
+def _summary(job: Job, receipts: list[Receipt], fresh: list[Receipt], seconds: float) -> Summary:
+    return Summary(
+        stage=job.stage,
+        where=job.where,
+        shards=len({r.shard for r in receipts}),
+        shards_before=len({r.shard for r in job.done} - {r.shard for r in fresh}),
+        rows_in=sum(r.rows_in for r in receipts),
+        rows_out=sum(r.rows_out for r in receipts),
+        absent=sum(r.absent for r in receipts),
+        rejected=_add(r.rejected for r in receipts),
+        repaired=_add(r.repaired for r in receipts),
+        seconds=seconds,
+        phases={phase: round(s, 2) for phase, s in _add(r.seconds for r in fresh).items()},
+        rows_now=sum(r.rows_out for r in fresh),
+        next=job.next,
+    )
+
+
+def _add(counts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
+
+
+class Clock:
+    """Seconds by phase; phases of several threads add up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, phase: str, since: float) -> float:
+        """Count the time since `since` to `phase`; the time now."""
+        now = time.perf_counter()
+        with self._lock:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + now - since
+        return now

@@ -1,0 +1,1 @@
+"""What is on disk: files, receipts, shards, features. The only package that knows a path."""

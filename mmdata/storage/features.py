@@ -1,0 +1,129 @@
+"""Feature sets: the Parquet of one encoder (or head) over the shards."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmdata.errors import Conflict, Damage, NotFound
+from mmdata.storage.dataset import Dataset, features_folder
+from mmdata.storage.receipts import read_receipts
+from mmdata.storage.store import sha256
+from mmdata.storage.tables import concat, from_parquet, to_parquet
+from mmdata.types import EncoderCard, Modality, Receipt
+
+FINGERPRINT = b"mmdata.fingerprint"
+CARD = b"mmdata.encoder"
+ROW_GROUP = 8192
+
+
+def card_to_json(card: EncoderCard) -> bytes:
+    """`encoder.json`: the card and its fingerprint."""
+    return orjson.dumps({**asdict(card), "fingerprint": card.fingerprint}, option=orjson.OPT_INDENT_2)
+
+
+def card_from_json(data: bytes, where: str) -> EncoderCard:
+    """Damage when the card is not one, or was edited."""
+    try:
+        facts = orjson.loads(data)
+        fingerprint = facts.pop("fingerprint")
+        card = EncoderCard(**{**facts, "modality": Modality(facts["modality"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damage(f"{where} is not an encoder card: {error}") from error
+    if card.fingerprint != fingerprint:
+        raise Damage(f"{where} was edited: its fields do not give its fingerprint")
+    return card
+
+
+def features_file(card: EncoderCard, rows: pa.Table, embeddings: NDArray[np.floating]) -> bytes:
+    """The Parquet of a shard: `rows` (id, key, member, caption, metadata) and `embeddings` (n, dim).
+
+    Vectors are stored as `fixed_size_list<float16 or float32>[dim]`, the card in the footer.
+    """
+    flat = pa.array(np.ascontiguousarray(embeddings, dtype=card.dtype).reshape(-1))
+    vectors = pa.FixedSizeListArray.from_arrays(flat, card.dim)
+    place = rows.column_names.index("member") + 1
+    table = rows.add_column(place, "embedding", vectors)
+    footer = {FINGERPRINT: card.fingerprint.encode(), CARD: card_to_json(card)}
+    return to_parquet(table.replace_schema_metadata(footer), plain=["embedding"], row_group_size=ROW_GROUP)
+
+
+def same_rows(card: EncoderCard, found: bytes, data: bytes) -> bool:
+    """Whether a features file found on disk has this card and the same samples as `data`."""
+    try:
+        there, ours = (from_parquet(b, "features", columns=["id"]) for b in (found, data))
+    except Damage:
+        return False
+    return there.schema.metadata.get(FINGERPRINT) == card.fingerprint.encode() and there.equals(ours)
+
+
+def vectors(table: pa.Table) -> NDArray[np.floating]:
+    """The `embedding` column as (n, dim), without a copy where the table is in one chunk."""
+    column = table["embedding"].combine_chunks()
+    return np.asarray(column.flatten()).reshape(len(column), -1)
+
+
+class Features:
+    """The feature set `name` of a dataset. Raises NotFound when there is none."""
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self.dataset = dataset
+        self.name = name
+        self.folder = features_folder(name)
+        path = f"{self.folder}/encoder.json"
+        try:
+            self.card = card_from_json(dataset.store.read(path), dataset.store.where(path))
+        except NotFound as error:
+            there = ", ".join(dataset.names("features")) or "none yet: run mmdata extract"
+            raise NotFound(f"{dataset.url} has no features {name!r}; there are: {there}") from error
+        self.receipts = read_receipts(dataset.store, self.folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the card and of every file: changes when any vector does."""
+        hashes = [o.sha256 for r in self.receipts.values() for o in r.outputs.values()]
+        return sha256(orjson.dumps([self.card.fingerprint, *hashes]))
+
+    @property
+    def files(self) -> list[str]:
+        """Full paths of the Parquet files, in shard order: readable by any Parquet reader."""
+        return [self.dataset.store.where(f"{self.folder}/{shard}.parquet") for shard in self.receipts]
+
+    def read(self, receipt: Receipt, columns: Sequence[str] | None = None) -> pa.Table:
+        """One shard: id, key, member, embedding, caption and metadata, or only `columns`."""
+        name = f"{receipt.shard}.parquet"
+        where = self.dataset.store.where(f"{self.folder}/{name}")
+        data = self.dataset.store.read(f"{self.folder}/{name}")
+        if len(data) != receipt.outputs[name].bytes:
+            raise Damage(f"{where} has {len(data)} bytes, its receipt says {receipt.outputs[name].bytes}")
+        schema = _schema(data, where)
+        if schema.metadata.get(FINGERPRINT) != self.card.fingerprint.encode():
+            raise Conflict(f"{where} was made by another encoder than {self.folder}/encoder.json says")
+        return from_parquet(data, where, columns)
+
+    def scan(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+        """Shard name and its table, in shard order; one shard is in memory at a time."""
+        for shard, receipt in self.receipts.items():
+            yield shard, self.read(receipt, columns)
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All shards as one table, with the shard's name as the column `shard`."""
+        tables = [
+            table.append_column("shard", pa.array([shard] * len(table))) for shard, table in self.scan(columns)
+        ]
+        if not tables:
+            raise NotFound(f"features {self.name!r} have no finished shard; run mmdata extract again")
+        return concat([table.replace_schema_metadata(None) for table in tables])
+
+
+def _schema(data: bytes, where: str) -> pa.Schema:
+    try:
+        return pq.read_schema(pa.BufferReader(data)).with_metadata(
+            pq.read_metadata(pa.BufferReader(data)).metadata or {}
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise Damage(f"{where} is damaged: {error}") from error

@@ -1,0 +1,150 @@
+"""Files below one local folder or object-store prefix. A file appears whole or not at all."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, from_url
+
+from mmdata.errors import ConfigError, NotFound, StorageError, StorageFull
+
+Data = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """`version` changes when the content does (the store's e-tag; size and time on a local disk)."""
+
+    path: str
+    size: int
+    version: str
+
+
+def sha256(data: Data) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"{what} does not exist") from error
+    except (BaseError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        if "No space left" in str(error):
+            raise StorageFull(f"no space left to write {what}; free some and run the same command again") from error
+        raise StorageError(f"cannot access {what}: {reason}") from error
+
+
+class Store:
+    """Create-if-absent files below `url`: a local path, or s3://, gs://, az://, file://.
+
+    Credentials and endpoints come from the environment, as obstore documents. Pickles as its URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        remote = "://" in url and not url.startswith("file://")
+        self.url = url.rstrip("/") if remote else str(Path(url.removeprefix("file://")).absolute())
+        self.local = None if remote else Path(self.url)
+        self._store: Any = self._open()
+
+    def _open(self) -> Any:
+        if self.local is not None:
+            with _translated(self.url):
+                if self.local.exists() and not self.local.is_dir():
+                    raise ConfigError(f"{self.url} is a file, not a folder")
+                return LocalStore(self.local, mkdir=False) if self.local.exists() else None
+        try:
+            return from_url(self.url)
+        except (BaseError, ValueError) as error:
+            raise ConfigError(f"cannot open {self.url}: {error}") from error
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return Store, (self.url,)
+
+    def _reading(self) -> Any:
+        self._store = self._store or self._open()
+        if self._store is None:
+            raise NotFound(f"{self.url} does not exist")
+        return self._store
+
+    def _writing(self) -> Any:
+        if self._store is None and self.local is not None:
+            with _translated(self.url):
+                self.local.mkdir(parents=True, exist_ok=True)
+                self._store = LocalStore(self.local)
+        return self._store
+
+    def where(self, path: str) -> str:
+        """The full URL or path of a file."""
+        return f"{self.url}/{path}"
+
+    def create(self, path: str, data: Data) -> bool:
+        """Write a file that is not there yet; False, and nothing changed, when it is."""
+        with _translated(self.where(path)):
+            try:
+                obstore.put(self._writing(), path, memoryview(data), mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def replace(self, path: str, data: Data) -> None:
+        """Write a file in one step, over an old one if there is one."""
+        with _translated(self.where(path)):
+            obstore.put(self._writing(), path, memoryview(data), mode="overwrite")
+
+    def read(self, path: str) -> bytes:
+        """The whole file; NotFound when it is not there."""
+        with _translated(self.where(path)):
+            if self.local is not None:
+                return (self.local / path).read_bytes()
+            return bytes(obstore.get(self._reading(), path).bytes())
+
+    def read_range(self, path: str, start: int, size: int) -> memoryview:
+        """`size` bytes from `start`; StorageError when the file is shorter."""
+        if size == 0:
+            return memoryview(b"")
+        with _translated(self.where(path)):
+            data = memoryview(obstore.get_range(self._reading(), path, start=start, length=size))
+        if len(data) != size:
+            raise StorageError(f"{self.where(path)} ends at byte {start + len(data)}, not {start + size}")
+        return data
+
+    def open(self, path: str) -> BinaryIO:
+        """A seekable, buffered reader."""
+        with _translated(self.where(path)):
+            if self.local is not None:
+                return (self.local / path).open("rb")
+            return cast(BinaryIO, obstore.open_reader(self._reading(), path))
+
+    def info(self, path: str) -> FileInfo | None:
+        """Size and version, or None when the file is not there."""
+        try:
+            with _translated(self.where(path)):
+                return _info(obstore.head(self._reading(), path))
+        except NotFound:
+            return None
+
+    def list(self, prefix: str = "") -> list[FileInfo]:
+        """Every file below `prefix`, sorted by path; empty when there is none."""
+        if self.local is not None and not (self.local / prefix).exists():
+            return []
+        with _translated(self.where(prefix)):
+            chunks = obstore.list(self._reading(), prefix=prefix or None, chunk_size=1000)
+            return sorted((_info(meta) for chunk in chunks for meta in chunk), key=lambda info: info.path)
+
+    def delete(self, path: str) -> None:
+        """Remove a file that is there."""
+        with _translated(self.where(path)):
+            obstore.delete(self._reading(), path)
+
+
+def _info(meta: Any) -> FileInfo:
+    return FileInfo(meta["path"], meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
