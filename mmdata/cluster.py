@@ -46,9 +46,7 @@ class Done(Generic[Item, Result]):
     error: Exception | None = None
 
 
-def default_resources(
-    workers: int | None, cpus: float | None, gpus: float, address: str | None
-) -> Resources:
+def default_resources(workers: int | None, cpus: float | None, gpus: float, address: str | None) -> Resources:
     """Without a cluster and without `workers`: this process. CPUs a worker default to an even share."""
     address = address or os.environ.get("RAY_ADDRESS") or None
     if workers is None and address is None:

@@ -14,6 +14,8 @@ A message names the thing and the remedy, or both sides of a mismatch. A single 
 the run: it is a `mmdata.types.Rejected`, which a stage turns into a counted row of the rejects report.
 """
 
+from collections.abc import Mapping
+
 
 class MMDataError(Exception):
     """Root of the tree; `exit_code` is what the command line exits with."""
@@ -53,7 +55,7 @@ class Damage(MMDataError):
     exit_code = 7
 
 
-def conflict(what: str, found: dict[str, object], wanted: dict[str, object], remedy: str) -> Conflict:
+def conflict(what: str, found: Mapping[str, object], wanted: Mapping[str, object], remedy: str) -> Conflict:
     """A `Conflict` whose message lists the differing fields side by side."""
     names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
     rows = [f"  {name}: there {found.get(name)!r}, asked {wanted.get(name)!r}" for name in names]

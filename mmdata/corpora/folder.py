@@ -43,7 +43,13 @@ class Folder:
                 yield self._sample(row)
             except Rejected as problem:
                 yield Reject(
-                    row["id"], row["key"], row["source"], "", Outcome.REJECTED, problem.reason, problem.message
+                    row["id"],
+                    row["key"],
+                    row["source"],
+                    "",
+                    Outcome.REJECTED,
+                    problem.reason,
+                    problem.message,
                 )
 
     def _sample(self, row: dict[str, Any]) -> Sample:
@@ -52,9 +58,7 @@ class Folder:
         folder = row["key"].rpartition("/")[0]
         if folder:
             metadata = {"folder": folder, **metadata}
-        parts = {
-            Modality(part): Part(_split(row[f"{part}_path"])[1], data) for part, data in found.items()
-        }
+        parts = {Modality(part): Part(_split(row[f"{part}_path"])[1], data) for part, data in found.items()}
         return Sample(row["id"], row["key"], row["source"], parts, metadata)
 
     def _read(self, row: dict[str, Any], part: str) -> bytes:
@@ -97,7 +101,10 @@ def _rows(stem: str, files: list[tuple[str, FileInfo]]) -> Iterator[dict[str, An
         row["bytes"] += info.size
     row["source"] = next(row[f"{part}_path"] for part in PARTS if f"{part}_path" in row)
     if set(part for part, _ in files) == {"json"}:
-        row |= {"reason": Reason.MISSING_PART.value, "message": "metadata without an image, a sound or a text"}
+        row |= {
+            "reason": Reason.MISSING_PART.value,
+            "message": "metadata without an image, a sound or a text",
+        }
     yield row
     for part, info in surplus:
         yield {

@@ -105,7 +105,13 @@ class Table:
                 yield self._sample(row, {name: column[row["row"]].as_py() for name, column in cells.items()})
             except Rejected as problem:
                 yield Reject(
-                    row["id"], row["key"], row["source"], "", Outcome.REJECTED, problem.reason, problem.message
+                    row["id"],
+                    row["key"],
+                    row["source"],
+                    "",
+                    Outcome.REJECTED,
+                    problem.reason,
+                    problem.message,
                 )
 
     def _cells(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +123,9 @@ class Table:
         with self.store.open(row["table"]) as file:
             parquet = _open_parquet(file, row["table"])
             roles = _roles(parquet.schema_arrow.empty_table(), self.columns)
-            heavy = {m: roles[m] for m in MEDIA if m in roles and _holds_bytes(parquet.schema_arrow.field(roles[m]).type)}
+            heavy = {
+                m: roles[m] for m in MEDIA if m in roles and _holds_bytes(parquet.schema_arrow.field(roles[m]).type)
+            }
             table = parquet.read_row_group(row["row_group"], columns=list(heavy.values()))
             return {m: table[name] for m, name in heavy.items()}
 
@@ -190,5 +198,3 @@ def _roles(table: pa.Table, asked: dict[str, str]) -> dict[str, str]:
             "say which: --image-column, --audio-column, --text-column"
         )
     return roles
-
-

@@ -55,7 +55,13 @@ class Tars:
                 yield self._sample(row)
             except Rejected as problem:
                 yield Reject(
-                    row["id"], row["key"], row["source"], "", Outcome.REJECTED, problem.reason, problem.message
+                    row["id"],
+                    row["key"],
+                    row["source"],
+                    "",
+                    Outcome.REJECTED,
+                    problem.reason,
+                    problem.message,
                 )
 
     def _sample(self, row: dict[str, Any]) -> Sample:

@@ -73,7 +73,7 @@ MODULES = {
 }
 
 
-def describe(spec: str, request: Request = Request()) -> EncoderCard:  # noqa: B008  (frozen)
+def describe(spec: str, request: Request = Request()) -> EncoderCard:
     """The card of an encoder, by spec: `[NAME=]FAMILY:MODEL[#TOWER]`, or a starter's bare name.
 
     Raises ConfigError for a spec that is none, ModelError for a model that cannot be found.

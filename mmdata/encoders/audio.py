@@ -15,9 +15,7 @@ from mmdata.types import EncoderCard
 class AudioEncoder:
     """`forward` takes one wave `(n,) float32`, at the card's rate, to `(dim,)`."""
 
-    def __init__(
-        self, card: EncoderCard, forward: Callable[[NDArray[np.float32]], torch.Tensor], device: str
-    ) -> None:
+    def __init__(self, card: EncoderCard, forward: Callable[[NDArray[np.float32]], torch.Tensor], device: str) -> None:
         self.card = card
         self.batch_size = 16
         self.rate = int(card.preprocessing["rate"])

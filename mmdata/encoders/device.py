@@ -9,24 +9,25 @@ from typing import Any
 import torch
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+MALLOPT = {-1: 1 << 30, -3: 1 << 30, -8: 1}  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
 
 
-def configure(threads: int) -> None:
-    """Use `threads` CPU threads, and let glibc keep freed memory rather than give it back at every layer.
+def configure() -> None:
+    """One CPU thread for each call into torch, and glibc keeps freed memory rather than give it back.
 
-    Giving back costs a page fault for each page of each activation: efficientnet-lite0 ran 1.5 to 1.9 times
-    faster without it (docs/decisions.md).
+    Encoding runs in as many threads as there are cores, each with a batch of its own: barriers between
+    the threads of one batch cost more than they win, the more so while other threads decode. Giving memory
+    back costs a page fault for each page of each activation. Both are measured in docs/decisions.md.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            getattr(libc, "mallopt", lambda *_: 0)(option, 1 << 30)
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
+        for option, value in MALLOPT.items():
+            mallopt(option, value)
 
 
 def pick_device(gpus: float) -> str:
-    """"cuda" where the worker was given a GPU and torch sees one, else "cpu"."""
+    """ "cuda" where the worker was given a GPU and torch sees one, else "cpu"."""
     return "cuda" if gpus > 0 and torch.cuda.is_available() else "cpu"
 
 

@@ -39,7 +39,9 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
         preprocessing=_preprocessing(folder, modality),
         revision=revision,
         weights_sha256=digest,
-        towers={m.value: f"hf:{name}#{m}" for m in (Modality.IMAGE, Modality.TEXT)} if joint else {modality.value: spec},
+        towers={m.value: f"hf:{name}#{m}" for m in (Modality.IMAGE, Modality.TEXT)}
+        if joint
+        else {modality.value: spec},
         versions=versions("torch", "transformers"),
     )
 
@@ -108,11 +110,11 @@ def _load_audio(card: EncoderCard, folder: Path, device: str) -> Encoder:
 def _model(folder: Path, device: str) -> Any:
     import torch
     from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
-        model = AutoModel.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        )
+        model = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"cannot load the model in {folder}: {error}") from error
     return model.eval().to(device)

@@ -72,7 +72,7 @@ def _is_cut(data: bytes) -> bool:
     """Containers that libsndfile reads to their early end without a word."""
     if data[:4] == b"RIFF" and len(data) > 8:
         declared = struct.unpack("<I", data[4:8])[0]
-        return declared != 0xFFFFFFFF and declared + 8 > len(data) + 1
+        return bool(declared != 0xFFFFFFFF and declared + 8 > len(data) + 1)
     if data[:4] == b"OggS":
         last = data.rfind(b"OggS")
         return len(data) < last + 6 or not data[last + 5] & 4  # the last page carries the end-of-stream flag

@@ -72,7 +72,7 @@ def _rasterise(data: bytes) -> bytes:
     except ImportError as error:
         raise Rejected(Reason.UNSUPPORTED, "SVG needs a rasteriser: pip install 'mmdata[svg]'") from error
     try:
-        drawn = resvg_py.svg_to_bytes(svg_string=data.decode(), width=SVG_SIDE)
+        drawn = resvg_py.svg_to_bytes(svg_string=data.decode(), width=SVG_SIDE, skip_system_fonts=True)
     except (ValueError, UnicodeDecodeError) as error:
         raise Rejected(Reason.DECODE_FAILED, f"not a drawable SVG: {error}") from error
     return bytes(drawn)

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
-from mmdata.cluster import Resources, run
+from mmdata.cluster import Resources, default_resources, run
 from mmdata.errors import ConfigError, Conflict, MMDataError, StorageError, TooManyRejects
 from mmdata.types import Receipt
 
@@ -40,13 +41,26 @@ class Summary:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def resources_of(config: Any) -> Resources:
+    """The workers that a config asks for; stages without workers run in this process."""
+    workers = getattr(config, "workers", 0)
+    address = getattr(config, "ray_address", None)
+    gpus = _gpus(getattr(config, "gpus_per_worker", 0.0), address)
+    return default_resources(workers, getattr(config, "cpus_per_worker", None), gpus, address)
+
+
+def _gpus(gpus: float | None, address: str | None) -> float:
+    """GPUs of a worker: as asked, else one where this machine has any and no other cluster is meant."""
+    if gpus is not None:
+        return gpus
+    return 1.0 if address is None and any(Path("/dev").glob("nvidia[0-9]*")) else 0.0
+
+
 def silent(stage: str, done: int, total: int, rows: int) -> None:
     """The watch of those who do not watch."""
 
 
-def ordered_map(
-    pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
-) -> Iterator[Out]:
+def ordered_map(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
     """`map` in threads, in order, with at most `ahead` items read and not yet taken."""
     waiting: list[Future[Out]] = []
     for item in items:

@@ -1,9 +1,8 @@
 """One shard through the encoders: read, decode, prepare, batch by length, encode, write."""
 
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -42,18 +41,22 @@ class _State:
     work: Work
     encoders: list[Encoder]
     batch_sizes: dict[str, int]
-    pool: ThreadPoolExecutor
-    device: threading.Lock  # one shard is encoded while the next is read and decoded
+    decoders: ThreadPoolExecutor
+    lanes: ThreadPoolExecutor  # batches encoded at once: one on a GPU, one a core on a CPU
+    lane_count: int
 
 
 def setup(work: Work, resources: Resources, threads: int) -> _State:
     """Load every encoder, once a worker."""
     from mmdata.encoders.device import configure, pick_device
 
-    configure(threads)
-    encoders = [load_encoder(card, pick_device(resources.gpus)) for card in work.cards]
+    configure()
+    device = pick_device(resources.gpus)
+    encoders = [load_encoder(card, device) for card in work.cards]
     sizes = {encoder.card.name: work.batch_size or encoder.batch_size for encoder in encoders}
-    return _State(work, encoders, sizes, ThreadPoolExecutor(threads), threading.Lock())
+    lanes = threads if device == "cpu" else 1
+    pools = ThreadPoolExecutor(threads), ThreadPoolExecutor(lanes, initializer=configure)
+    return _State(work, encoders, sizes, *pools, lanes)
 
 
 @dataclass(slots=True)
@@ -62,8 +65,10 @@ class _Rows:
 
     encoder: Encoder
     waiting: list[tuple[int, Prepared]] = field(default_factory=list)
+    flying: list[tuple[list[int], Future[NDArray[np.float32]]]] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)  # rows of the sample table
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
     notes: list[Reject] = field(default_factory=list)
     rows_in: int = 0
 
@@ -80,11 +85,26 @@ def encode_shard(state: _State, name: str) -> list[Receipt]:
     parts = _timed(read_parts(state.work.dataset, name, samples, modalities), clock, counters)
     prepare = partial(_prepare, outputs, clock)
     ahead = 2 * max(state.batch_sizes.values())
-    for row, prepared in ordered_map(state.pool, prepare, parts, ahead):
+    for row, prepared in ordered_map(state.decoders, prepare, parts, ahead):
         counters["parts_decoded"] += len({rows.encoder.card.modality for rows, _ in prepared})
         for rows, ready in prepared:
-            _take(state, rows, about[row], row, ready, clock)
-    return [_commit(state, shard, samples, about, rows, clock, counters) for rows in outputs]
+            _take(state, rows, about[row], row, ready)
+    share = 1 / len(outputs)  # of reading and decoding, which the encoders have in common
+    receipt = Receipt(
+        stage="extract",
+        shard=name,
+        fingerprint="",
+        inputs=shard.content,
+        outputs={},
+        rows_in=0,
+        rows_out=0,
+        absent=0,
+        rejected={},
+        repaired={},
+        seconds={phase: seconds * share for phase, seconds in clock.seconds.items()},
+        counters=counters,
+    )
+    return [_commit(state, samples, about, rows, receipt) for rows in outputs]
 
 
 def _timed(parts: Iterator[Any], clock: Clock, counters: dict[str, int]) -> Iterator[Any]:
@@ -116,9 +136,7 @@ def _prepare(
     return row, prepared
 
 
-def _take(
-    state: _State, rows: _Rows, about: dict[str, Any], row: int, ready: Prepared | Rejected, clock: Clock
-) -> None:
+def _take(state: _State, rows: _Rows, about: dict[str, Any], row: int, ready: Prepared | Rejected) -> None:
     rows.rows_in += 1
     if isinstance(ready, Rejected):
         rows.notes.append(_note(rows, about, Outcome.REJECTED, ready.reason, ready.message))
@@ -128,35 +146,40 @@ def _take(
     ]
     rows.waiting.append((row, ready))
     if len(rows.waiting) >= WINDOW * state.batch_sizes[rows.encoder.card.name]:
-        _encode_waiting(state, rows, clock)
+        _encode_waiting(state, rows)
 
 
 def _note(rows: _Rows, about: dict[str, Any], outcome: Outcome, reason: Reason, message: str) -> Reject:
-    return Reject(
-        about["id"], about["key"], about["source"], rows.encoder.card.modality, outcome, reason, message
-    )
+    return Reject(about["id"], about["key"], about["source"], rows.encoder.card.modality, outcome, reason, message)
 
 
-def _encode_waiting(state: _State, rows: _Rows, clock: Clock) -> None:
-    """Encode what waits, in batches of similar length."""
+def _encode_waiting(state: _State, rows: _Rows) -> None:
+    """Send what waits to the lanes, in batches of similar length, and collect what came before."""
     waiting, rows.waiting = sorted(rows.waiting, key=lambda item: item[1].length), []
-    name = rows.encoder.card.name
-    while waiting:
-        size = state.batch_sizes[name]
-        batch, waiting = waiting[:size], waiting[size:]
-        since = time.perf_counter()
-        with state.device:
-            since = clock.add("wait", since)
-            vectors = _encode(state, rows.encoder, [ready.data for _, ready in batch])
-            clock.add("encode", since)
-        rows.numbers += [row for row, _ in batch]
-        rows.vectors.append(vectors)
+    size = state.batch_sizes[rows.encoder.card.name]
+    for start in range(0, len(waiting), size):
+        batch = waiting[start : start + size]
+        data = [ready.data for _, ready in batch]
+        rows.flying.append(([row for row, _ in batch], state.lanes.submit(_encode, state, rows, data)))
+        _collect(rows, state.lane_count)
 
 
-def _encode(state: _State, encoder: Encoder, batch: list[Any]) -> NDArray[np.float32]:
+def _collect(rows: _Rows, leave: int) -> None:
+    """Take finished batches until at most `leave` are under way."""
+    since = time.perf_counter()
+    while len(rows.flying) > leave:
+        numbers, vectors = rows.flying.pop(0)
+        rows.vectors.append(vectors.result())
+        rows.numbers += numbers
+    rows.clock.add("wait", since)
+
+
+def _encode(state: _State, rows: _Rows, batch: list[Any]) -> NDArray[np.float32]:
     """`(n, dim)`; when memory runs out, in halves, and in batches of that size from then on."""
     import torch
 
+    since = time.perf_counter()
+    encoder = rows.encoder
     try:
         vectors = encoder.encode(batch)
     except torch.OutOfMemoryError:
@@ -164,24 +187,16 @@ def _encode(state: _State, encoder: Encoder, batch: list[Any]) -> NDArray[np.flo
             return np.full((1, encoder.card.dim), np.nan, np.float32)
         half = len(batch) // 2
         state.batch_sizes[encoder.card.name] = half
-        return np.concatenate([_encode(state, encoder, batch[:half]), _encode(state, encoder, batch[half:])])
+        return np.concatenate([_encode(state, rows, batch[:half]), _encode(state, rows, batch[half:])])
+    rows.clock.add("encode", since)
     if vectors.shape != (len(batch), encoder.card.dim):
-        raise ModelError(
-            f"{encoder.card.spec} gave {vectors.shape} for {len(batch)} samples of dim {encoder.card.dim}"
-        )
+        raise ModelError(f"{encoder.card.spec} gave {vectors.shape} for {len(batch)} samples of dim {encoder.card.dim}")
     return vectors
 
 
-def _commit(
-    state: _State,
-    shard: Receipt,
-    samples: pa.Table,
-    about: list[dict[str, Any]],
-    rows: _Rows,
-    clock: Clock,
-    counters: dict[str, int],
-) -> Receipt:
-    _encode_waiting(state, rows, clock)
+def _commit(state: _State, samples: pa.Table, about: list[dict[str, Any]], rows: _Rows, common: Receipt) -> Receipt:
+    _encode_waiting(state, rows)
+    _collect(rows, 0)
     since = time.perf_counter()
     card = rows.encoder.card
     numbers, vectors = _sound(rows, about)
@@ -190,28 +205,23 @@ def _commit(
     members = [member_name(about[row]["id"], suffixes[row]) for row in numbers]
     data = features_file(card, columns.add_column(2, "member", pa.array(members, pa.string())), vectors)
     notes = sorted(rows.notes, key=lambda note: note.id)
-    clock.add("write", since)
-    receipt = Receipt(
-        stage="extract",
-        shard=shard.shard,
+    rows.clock.add("write", since)
+    receipt = replace(
+        common,
         fingerprint=card.fingerprint,
-        inputs=shard.content,
-        outputs={},
         rows_in=rows.rows_in,
         rows_out=len(numbers),
         absent=samples.num_rows - rows.rows_in,
         rejected=tally(notes, Outcome.REJECTED),
         repaired=tally(notes, Outcome.REPAIRED),
-        seconds=dict(clock.seconds),
-        counters=dict(counters),
+        seconds=common.seconds | rows.clock.seconds,
         versions=card.versions,
     )
-    files = {"parquet": data} | rejects_file(notes)
     return commit(
         state.work.dataset.store,
         features_folder(card.name),
         receipt,
-        files,
+        {"parquet": data} | rejects_file(notes),
         adopt=lambda suffix, found: suffix == "parquet" and same_rows(card, found, data),
     )
 

@@ -1,17 +1,16 @@
 """Shards -> features: each sample is read and decoded once, for all encoders."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from mmdata.cluster import Resources, threads_of
 from mmdata.config import ExtractConfig
 from mmdata.encoders import Request, describe
-from mmdata.errors import ConfigError, Conflict, NotFound, conflict
+from mmdata.errors import ConfigError, NotFound
 from mmdata.stages import Job, Summary, Watch, run_job, silent
 from mmdata.stages.encode import Work, encode_shard, setup
 from mmdata.storage.dataset import SHARDS, Dataset, features_folder
-from mmdata.storage.features import card_from_json, card_to_json
+from mmdata.storage.features import claim, finished
 from mmdata.storage.plan import read_plan
 from mmdata.storage.receipts import read_receipts, write_summary
 from mmdata.types import EncoderCard, Receipt
@@ -27,13 +26,16 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
     shards = _finished_shards(dataset)
     cards = _cards(config, resources)
     for card in cards:
-        _claim(dataset, card, config.overwrite)
-    done = {card.name: _done(dataset, card, shards) for card in cards}
+        claim(dataset, card, config.overwrite)
+    content = {name: receipt.content for name, receipt in shards.items()}
+    done = {card.name: finished(dataset, card, content) for card in cards}
     missing = {name: tuple(c for c in cards if name not in done[c.name]) for name in shards}
     job = Job(
         stage="extract",
         where=dataset.url,
-        setup=partial(setup, Work(dataset, cards, shards, missing, config.batch_size), resources, threads_of(resources)),
+        setup=partial(
+            setup, Work(dataset, cards, shards, missing, config.batch_size), resources, threads_of(resources)
+        ),
         work=encode_shard,
         todo=[name for name, left in missing.items() if left],
         done=[receipt for receipts in done.values() for receipt in receipts.values()],
@@ -45,13 +47,6 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
         folder = features_folder(card.name)
         write_summary(dataset.store, folder, read_receipts(dataset.store, folder).values())
     return replace(summary, facts={"features": [card.name for card in cards]})
-
-
-def resolve_gpus(gpus: float | None, address: str | None) -> float:
-    """GPUs of a worker: as asked, else one where this machine has any and no other cluster is meant."""
-    if gpus is not None:
-        return gpus
-    return 1.0 if address is None and any(Path("/dev").glob("nvidia[0-9]*")) else 0.0
 
 
 def _next(dataset: str, cards: list[EncoderCard]) -> str:
@@ -77,36 +72,3 @@ def _cards(config: ExtractConfig, resources: Resources) -> list[EncoderCard]:
     if len(set(names)) < len(names):
         raise ConfigError(f"two encoders would write to one folder: {', '.join(names)}; name them: NAME=SPEC")
     return cards
-
-
-def _claim(dataset: Dataset, card: EncoderCard, overwrite: bool) -> None:
-    """Put the card in the feature folder, or make sure that the one there is the same."""
-    folder = features_folder(card.name)
-    path = f"{folder}/encoder.json"
-    if dataset.store.create(path, card_to_json(card)):
-        return
-    found = card_from_json(dataset.store.read(path), path)
-    if found.fingerprint == card.fingerprint:
-        return
-    if not overwrite:
-        remedy = f"name this one otherwise (--encoder NEW={card.spec}), or --overwrite"
-        raise conflict(f"{dataset.store.where(folder)}", asdict(found), asdict(card), remedy)
-    _clear(dataset, folder)
-    dataset.store.create(path, card_to_json(card))
-
-
-def _clear(dataset: Dataset, folder: str) -> None:
-    for info in dataset.store.list(folder):
-        dataset.store.delete(info.path)
-
-
-def _done(dataset: Dataset, card: EncoderCard, shards: dict[str, Receipt]) -> dict[str, Receipt]:
-    receipts = read_receipts(dataset.store, features_folder(card.name))
-    for name, receipt in receipts.items():
-        made_of = shards[name].content if name in shards else {}
-        if receipt.inputs != made_of:
-            raise Conflict(
-                f"features {card.name!r} of shard {name} were made from another shard: there "
-                f"{receipt.inputs}, now {made_of}; --overwrite, after removing {features_folder(card.name)}"
-            )
-    return receipts

@@ -205,9 +205,7 @@ def _timed(samples: Iterator[Any], clock: Clock) -> Iterator[Any]:
 
 def _marked(rows: pa.Table) -> Iterator[Reject]:
     for row in rows.filter(pc.is_valid(rows["reason"])).to_pylist():
-        yield Reject(
-            row["id"], row["key"], row["source"], "", Outcome.REJECTED, Reason(row["reason"]), row["message"]
-        )
+        yield Reject(row["id"], row["key"], row["source"], "", Outcome.REJECTED, Reason(row["reason"]), row["message"])
 
 
 def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sample | Reject:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmdata.errors import Conflict, Damage, NotFound
+from mmdata.errors import Conflict, Damage, NotFound, conflict
 from mmdata.storage.dataset import Dataset, features_folder
 from mmdata.storage.receipts import read_receipts
 from mmdata.storage.store import sha256
@@ -39,6 +39,39 @@ def card_from_json(data: bytes, where: str) -> EncoderCard:
     return card
 
 
+def claim(dataset: Dataset, card: EncoderCard, overwrite: bool) -> None:
+    """Put the card in its feature folder. Conflict, field by field, when another one is there.
+
+    With `overwrite` what is there is removed first.
+    """
+    folder = features_folder(card.name)
+    path = f"{folder}/encoder.json"
+    if overwrite:
+        for info in dataset.store.list(folder):
+            dataset.store.delete(info.path)
+    if dataset.store.create(path, card_to_json(card)):
+        return
+    found = card_from_json(dataset.store.read(path), dataset.store.where(path))
+    if found.fingerprint != card.fingerprint:
+        remedy = "give this one another name (--encoder NAME=SPEC, or --name), or --overwrite"
+        raise conflict(dataset.store.where(folder), _facts(found), _facts(card), remedy)
+
+
+def _facts(card: EncoderCard) -> dict[str, object]:
+    return {name: value for name, value in asdict(card).items() if name not in ("name", "versions")}
+
+
+def finished(dataset: Dataset, card: EncoderCard, content: dict[str, dict[str, str]]) -> dict[str, Receipt]:
+    """The receipts of a feature set. Conflict when a shard was made from other files than `content` says."""
+    folder = features_folder(card.name)
+    receipts = read_receipts(dataset.store, folder)
+    for name, receipt in receipts.items():
+        if receipt.inputs != content.get(name, {}):
+            what = f"shard {name} of {dataset.store.where(folder)}"
+            raise conflict(what, dict(receipt.inputs), dict(content.get(name, {})), "make it again with --overwrite")
+    return receipts
+
+
 def features_file(card: EncoderCard, rows: pa.Table, embeddings: NDArray[np.floating]) -> bytes:
     """The Parquet of a shard: `rows` (id, key, member, caption, metadata) and `embeddings` (n, dim).
 
@@ -58,7 +91,7 @@ def same_rows(card: EncoderCard, found: bytes, data: bytes) -> bool:
         there, ours = (from_parquet(b, "features", columns=["id"]) for b in (found, data))
     except Damage:
         return False
-    return there.schema.metadata.get(FINGERPRINT) == card.fingerprint.encode() and there.equals(ours)
+    return bool(there.schema.metadata.get(FINGERPRINT) == card.fingerprint.encode() and there.equals(ours))
 
 
 def vectors(table: pa.Table) -> NDArray[np.floating]:
@@ -112,9 +145,7 @@ class Features:
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All shards as one table, with the shard's name as the column `shard`."""
-        tables = [
-            table.append_column("shard", pa.array([shard] * len(table))) for shard, table in self.scan(columns)
-        ]
+        tables = [table.append_column("shard", pa.array([shard] * len(table))) for shard, table in self.scan(columns)]
         if not tables:
             raise NotFound(f"features {self.name!r} have no finished shard; run mmdata extract again")
         return concat([table.replace_schema_metadata(None) for table in tables])

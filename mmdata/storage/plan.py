@@ -44,7 +44,7 @@ def plan_table(table: pa.Table, starts: list[int]) -> bytes:
     with pq.ParquetWriter(sink, table.schema, compression="ZSTD", write_page_checksum=True) as writer:
         for start, stop in zip(starts, [*starts[1:], table.num_rows], strict=True):
             writer.write_table(table.slice(start, stop - start), row_group_size=max(1, stop - start))
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def read_plan(dataset: Dataset) -> Plan | None:
@@ -78,7 +78,7 @@ def write_plan(dataset: Dataset, plan: Plan, table: bytes) -> None:
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in facts.items() if k != "options"} | facts.get("options", {})
+    return {k: v for k, v in facts.items() if k != "options"} | dict(facts.get("options", {}))
 
 
 def plan_rows(dataset: Dataset, plan: Plan, shard: str) -> pa.Table:

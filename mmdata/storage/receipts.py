@@ -16,8 +16,7 @@ from mmdata.types import Outcome, Output, Reason, Receipt, Reject
 
 RECEIPT = re.compile(r"\d{6,}\.json")
 REJECTS = pa.schema(
-    [("id", pa.int64())]
-    + [(name, pa.string()) for name in ("key", "source", "part", "outcome", "reason", "message")]
+    [("id", pa.int64())] + [(name, pa.string()) for name in ("key", "source", "part", "outcome", "reason", "message")]
 )
 
 
@@ -97,14 +96,12 @@ def read_rejects(store: Store, folder: str) -> list[Reject]:
     """Every row of the rejects reports of a stage, in shard order."""
     paths = [info.path for info in store.list(folder) if info.path.endswith(".rejects.parquet")]
     rows = [row for path in paths for row in from_parquet(store.read(path), store.where(path)).to_pylist()]
-    return [
-        Reject(**{**row, "outcome": Outcome(row["outcome"]), "reason": Reason(row["reason"])}) for row in rows
-    ]
+    return [Reject(**{**row, "outcome": Outcome(row["outcome"]), "reason": Reason(row["reason"])}) for row in rows]
 
 
 def tally(rejects: Iterable[Reject], outcome: Outcome) -> dict[str, int]:
     """Samples by reason, each sample counted once (under its first reason)."""
-    first = {}
+    first: dict[int, Reason] = {}
     for reject in rejects:
         if reject.outcome == outcome:
             first.setdefault(reject.id, reject.reason)

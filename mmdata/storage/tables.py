@@ -31,7 +31,7 @@ def to_parquet(table: pa.Table, *, plain: Sequence[str] = (), row_group_size: in
         write_statistics=[leaf for leaf, column in names.items() if column not in plain],
         write_page_checksum=True,
     )
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def _leaf_columns(schema: pa.Schema, plain: Sequence[str]) -> dict[str, str]:
@@ -55,9 +55,7 @@ def metadata_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, pa.Array]:
     """
     records = list(rows)
     names = sorted({name for record in records for name in record})
-    return {
-        name + "_" if name in RESERVED else name: _column([r.get(name) for r in records]) for name in names
-    }
+    return {name + "_" if name in RESERVED else name: _column([r.get(name) for r in records]) for name in names}
 
 
 def _column(values: list[Any]) -> pa.Array:

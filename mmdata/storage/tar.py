@@ -48,9 +48,9 @@ def scan(file: BinaryIO, size: int, where: str) -> Iterator[Member]:
         file.seek(start)
         try:
             info = tarfile.TarInfo.fromtarfile(archive)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             return _check_end(file, size, start, f"{where}: after {count} members")
-        except tarfile.HeaderError as error:  # type: ignore[attr-defined]
+        except tarfile.HeaderError as error:
             raise Damage(f"{where}: {error} at byte {start}, after {count} members") from error
         if info.offset_data + info.size > size:
             raise Damage(f"{where}: {info.name!r} ends at byte {info.offset_data + info.size} of {size}")

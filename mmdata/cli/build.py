@@ -1,21 +1,9 @@
-"""The command line: one verb a stage. stdout is the result, stderr is progress."""
+"""The verbs that make things: shard, extract, align, index."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from mmdata.errors import MMDataError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="Raw images, audio and text to shards, cached features and an index that answers across modalities.",
-)
 
 Config = Annotated[str | None, typer.Option("--config", help="YAML file with the keys of this verb")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the file; may be repeated")]
@@ -30,21 +18,18 @@ RejectRate = Annotated[float | None, typer.Option(help="above it the run ends wi
 DatasetArg = Annotated[str | None, typer.Argument(help="folder or URL of the dataset")]
 
 
-def _run(stage: Callable[..., Any], config: Any, as_json: bool, dry_run: bool) -> None:
+def _job(stage: Callable[..., Any], config: Any, as_json: bool, dry_run: bool) -> None:
+    """Run a stage and show its summary; with `dry_run` show its config only."""
     from mmdata import console
 
     if dry_run:
         console.emit_json(config.model_dump(mode="json"))
         return
-    from mmdata.cluster import default_resources
-    from mmdata.stages.extract import resolve_gpus
+    from mmdata.stages import resources_of
 
-    gpus = resolve_gpus(config.gpus_per_worker, config.ray_address)
-    resources = default_resources(config.workers, config.cpus_per_worker, gpus, config.ray_address)
-    console.show_summary(stage(config, resources, console.Progress()), as_json)
+    console.show_summary(stage(config, resources_of(config), console.Progress()), as_json)
 
 
-@app.command()
 def shard(
     source: Annotated[str | None, typer.Argument(help="folder, table or tars, local or a URL")] = None,
     dataset: DatasetArg = None,
@@ -98,10 +83,9 @@ def shard(
         "max_reject_rate": max_reject_rate,
         "overwrite": overwrite,
     }
-    _run(stage, load(ShardConfig, config, set_ or (), flags), as_json, dry_run)
+    _job(stage, load(ShardConfig, config, set_ or (), flags), as_json, dry_run)
 
 
-@app.command()
 def extract(
     dataset: DatasetArg = None,
     encoder: Annotated[list[str] | None, typer.Option(help="[NAME=]SPEC; may be repeated")] = None,
@@ -143,21 +127,77 @@ def extract(
         "max_reject_rate": max_reject_rate,
         "overwrite": overwrite,
     }
-    _run(stage, load(ExtractConfig, config, set_ or (), flags), as_json, dry_run)
+    _job(stage, load(ExtractConfig, config, set_ or (), flags), as_json, dry_run)
+
+
+def align(
+    dataset: DatasetArg = None,
+    features: Annotated[tuple[str, str] | None, typer.Option(help="two feature sets, as: --features A B")] = None,
+    name: Annotated[str | None, typer.Option(help="of the head; its features are NAME.image and so on")] = None,
+    dim: Annotated[int | None, typer.Option(help="of the common space (128)")] = None,
+    holdout: Annotated[float | None, typer.Option(help="share of the captions kept for the report (0.2)")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    overwrite: Overwrite = None,
+    config: Config = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Bring two feature sets of the same samples into one space.
+
+    Regularised CCA in closed form; afterwards a text finds pictures, or sounds:
+
+        mmdata align data/ --features minilm efficientnet-lite0 --name pictures
+        mmdata index data/ --features pictures.image
+        mmdata search data/ --index pictures.image --text "a bird that can swim"
+    """
+    from mmdata.config import AlignConfig, load
+    from mmdata.stages.align import align as stage
+
+    flags = {
+        "dataset": dataset,
+        "features": features,
+        "name": name,
+        "dim": dim,
+        "holdout": holdout,
+        "seed": seed,
+        "overwrite": overwrite,
+    }
+    _job(stage, load(AlignConfig, config, set_ or (), flags), as_json, dry_run)
+
+
+def index(
+    dataset: DatasetArg = None,
+    features: Annotated[str | None, typer.Option(help="a feature set")] = None,
+    name: Annotated[str | None, typer.Option(help="of the index; default: that of the features")] = None,
+    kind: Annotated[str | None, typer.Option(help="auto, flat or ivf-flat")] = None,
+    metric: Annotated[str | None, typer.Option(help="cosine, ip or l2")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    overwrite: Overwrite = None,
+    config: Config = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Build the FAISS index of a feature set.
+
+    mmdata index data/ --features minilm
+    mmdata index data/ --features efficientnet-lite0 --kind ivf-flat --name pictures-ivf
+    """
+    from mmdata.config import IndexConfig, load
+    from mmdata.stages.index import index as stage
+
+    flags = {
+        "dataset": dataset,
+        "features": features,
+        "name": name,
+        "kind": kind,
+        "metric": metric,
+        "seed": seed,
+        "overwrite": overwrite,
+    }
+    _job(stage, load(IndexConfig, config, set_ or (), flags), as_json, dry_run)
 
 
 def _list(value: str | None) -> list[str] | None:
     return None if value is None else [item.strip() for item in value.split(",")]
-
-
-def main() -> None:
-    """Run the command line; an error of ours is its message and its exit code, without a traceback."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        app(arguments, prog_name=Path(sys.argv[0]).name)
-    except MMDataError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)

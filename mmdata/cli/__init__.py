@@ -1,0 +1,42 @@
+"""The command line: one verb a stage. stdout is the result, stderr is progress."""
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from mmdata.cli import build, look
+from mmdata.errors import MMDataError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Raw images, audio and text to shards, cached features and an index that answers across modalities.",
+)
+STAGES: list[Callable[..., None]] = [build.shard, build.extract, build.align, build.index]
+LOOKING: list[Callable[..., None]] = [look.search, look.status, look.rejects, look.encoders, look.demo]
+for verb in STAGES:
+    app.command(rich_help_panel="Stages")(verb)
+for verb in LOOKING:
+    app.command(rich_help_panel="Looking")(verb)
+
+
+def invoke(arguments: list[str]) -> None:
+    """Run one command line in this process, without the program's name; errors are raised."""
+    app(arguments, prog_name="mmdata", standalone_mode=False)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is its message and its exit code, without a traceback.
+
+    `--debug`, anywhere, shows the traceback.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments, prog_name="mmdata")
+    except MMDataError as error:
+        if "--debug" in sys.argv:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)

@@ -1,0 +1,132 @@
+"""The verbs that show things: search, status, rejects, encoders, demo."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON document")]
+DatasetArg = Annotated[str, typer.Argument(help="folder or URL of the dataset")]
+
+
+def search(
+    dataset: DatasetArg,
+    index: Annotated[list[str] | None, typer.Option(help="which index; may be repeated; default: the only one")] = None,
+    text: Annotated[str | None, typer.Option(help="what to look for, in words")] = None,
+    image: Annotated[Path | None, typer.Option(help="a picture to look for things like it")] = None,
+    audio: Annotated[Path | None, typer.Option(help="a sound to look for things like it")] = None,
+    key: Annotated[str | None, typer.Option(help="a sample of the index, to look for more like it")] = None,
+    vectors: Annotated[Path | None, typer.Option(help=".npy or Parquet of query vectors")] = None,
+    k: Annotated[int, typer.Option("-k", help="how many hits")] = 10,
+    where: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE, also != < <= > >= ~; may be repeated")] = None,
+    encoder: Annotated[str | None, typer.Option(help="SPEC that encodes the query; default: the index's own")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="write a contact sheet of the hits to this PNG")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the samples nearest to a text, a picture, a sound, a sample or vectors.
+
+    mmdata search data/ --index pictures.image --text "a bird that can swim"
+    mmdata search data/ --index efficientnet-lite0 --image cat.jpg -k 5 --where folder=animals
+    mmdata search data/ --index pictures.image --index sounds.audio --text "a dog" --sheet dogs.png
+    """
+    from dataclasses import asdict
+
+    from mmdata import console
+    from mmdata.retrieval.ask import Query, ask
+    from mmdata.retrieval.sheet import contact_sheet
+    from mmdata.storage.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    query = Query.of(text=text, image=image, audio=audio, key=key, vectors=vectors)
+    answers = ask(opened, index or [], query, k, where or (), encoder)
+    if sheet is not None:
+        groups = [(a.index, a.modality, hits) for a in answers for hits in a.hits]
+        sheet.write_bytes(contact_sheet(opened, str(query.value), groups))
+        console.say(f"contact sheet: {sheet}")
+    if as_json:
+        console.emit_json([{"index": a.index, "hits": [[asdict(h) for h in hits] for hits in a.hits]} for a in answers])
+        return
+    for found in answers:
+        for number, hits in enumerate(found.hits):
+            title = f"{found.index}: {query.value}" + (f", query {number}" if len(found.hits) > 1 else "")
+            console.show_hits(title, hits)
+
+
+def status(dataset: DatasetArg, as_json: AsJson = False) -> None:
+    """What a dataset holds: rows in, out, repaired and rejected by stage, and what is left to do.
+
+    mmdata status data/
+    """
+    from mmdata import console
+    from mmdata.stages.status import status as stages
+    from mmdata.storage.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    rows = stages(opened)
+    if as_json:
+        console.emit_json(rows)
+        return
+    columns = ["what", "shards", "left", "rows in", "rows out", "absent", "repaired", "rejected"]
+    console.show_table(opened.url, columns, [[_cell(row[column]) for column in columns] for row in rows])
+
+
+def rejects(
+    dataset: DatasetArg,
+    stage: Annotated[str | None, typer.Option(help="shards, or the name of a feature set; default: all")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every sample that was left out or changed, with the reason.
+
+    mmdata rejects data/
+    mmdata rejects data/ --stage minilm --json
+    """
+    from mmdata import console
+    from mmdata.stages.status import rejects as rows
+    from mmdata.storage.dataset import Dataset
+
+    found = rows(Dataset.open(dataset), stage)
+    if as_json:
+        console.emit_json(found)
+        return
+    columns = ["stage", "outcome", "reason", "part", "key", "message"]
+    console.show_table(f"{len(found)} rows", columns, [[row[column] for column in columns] for row in found])
+
+
+def encoders(as_json: AsJson = False) -> None:
+    """The encoders there are, and how to name them.
+
+    mmdata encoders
+    """
+    from mmdata import console
+    from mmdata.encoders import FAMILIES, STARTERS
+
+    rows = [
+        *STARTERS.items(),
+        *((f"{name}:...", what) for name, what in FAMILIES.items() if name != "starter"),
+    ]
+    if as_json:
+        console.emit_json(dict(rows))
+        return
+    console.show_table("encoders", ["spec", "what"], rows)
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where the demo may write")],
+    samples: Annotated[int, typer.Option(help="size of the corpus")] = 1500,
+    workers: Annotated[int, typer.Option(help="Ray workers; 0 is this process without Ray")] = 2,
+    text: Annotated[str, typer.Option(help="what to look for")] = "a pair of striped green stars",
+) -> None:
+    """The main job, end to end, on a corpus that it draws and plays itself.
+
+    mmdata demo demo/
+    """
+    from mmdata.cli import invoke
+    from mmdata.demo import run
+
+    run(folder, samples, workers, text, invoke)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{n} {reason}" for reason, n in value.items()) or "0"
+    return str(value)

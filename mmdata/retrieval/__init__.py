@@ -1,0 +1,1 @@
+"""FAISS indexes over feature sets, and queries of any modality against them."""

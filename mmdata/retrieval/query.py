@@ -1,0 +1,88 @@
+"""A query of any modality to a vector in the space of an index, or a refusal that names both sides."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmdata.encoders import Encoder, Request, describe, load_encoder
+from mmdata.errors import ConfigError, Conflict, ModelError
+from mmdata.fusion.heads import read_head
+from mmdata.media import decode
+from mmdata.storage.dataset import Dataset
+from mmdata.storage.features import CARD, card_from_json, vectors
+from mmdata.types import EncoderCard, Modality, Rejected
+
+HEAD = "head:"
+
+
+class QueryEncoder:
+    """Takes queries of one modality into the space of `card`; keeps its model for the next query."""
+
+    def __init__(self, dataset: Dataset, card: EncoderCard, modality: Modality, spec: str | None = None) -> None:
+        self.modality = modality
+        self.head = None
+        spec = spec or card.towers.get(modality.value)
+        if spec is None:
+            raise Conflict(
+                f"a {modality} query cannot be compared with {_brief(card)}: nothing takes {modality} into its "
+                f"space; align it with {modality} features (mmdata align), or give --encoder"
+            )
+        if spec.startswith(HEAD):
+            name = spec.removeprefix(HEAD).partition("#")[0]
+            self.head = read_head(dataset, name)
+            writes, runs = self.head.card(modality), self.head.cards[modality]
+        else:
+            writes = runs = describe(spec, Request())
+        if writes.space != card.space:
+            raise Conflict(f"{_brief(writes)} cannot query {_brief(card)}: vectors of two spaces are not comparable")
+        if runs.modality is not modality:
+            raise ConfigError(f"{spec} encodes {runs.modality}, not {modality}")
+        self.encoder: Encoder = load_encoder(runs)
+
+    def encode(self, data: bytes) -> NDArray[np.float32]:
+        """One query, as the bytes of a file, to `(1, dim)`. Raises ConfigError when it cannot be decoded."""
+        try:
+            ready = self.encoder.prepare(decode(self.modality, data).value)
+        except Rejected as problem:
+            raise ConfigError(f"the {self.modality} query cannot be used: {problem.message}") from problem
+        vector = self.encoder.encode([ready.data])
+        if not np.isfinite(vector).all() or not vector.any():
+            raise ModelError(f"{self.encoder.card.spec} gave no usable vector for this query")
+        return self.head.towers[self.modality].project(vector) if self.head else vector
+
+
+def read_vectors(path: Path, card: EncoderCard) -> NDArray[np.float32]:
+    """Queries from a file: an `.npy` of `(n, dim)`, or a Parquet with an `embedding` column.
+
+    Raises Conflict when a Parquet's own card names another space, ConfigError when the file has no vectors of
+    this length or some that are not finite.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist")
+    try:
+        rows = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _parquet_vectors(path, card)
+    except (ValueError, OSError, KeyError, pa.ArrowException) as error:
+        raise ConfigError(f"{path} is neither .npy nor Parquet with an embedding column: {error}") from error
+    rows = np.atleast_2d(rows).astype(np.float32)
+    if rows.ndim != 2 or rows.shape[1] != card.dim:
+        raise ConfigError(f"{path} has vectors of shape {rows.shape}, the index has dim {card.dim}")
+    if not np.isfinite(rows).all():
+        raise ConfigError(f"{path} has vectors that are not finite")
+    return rows
+
+
+def _parquet_vectors(path: Path, card: EncoderCard) -> NDArray[np.floating]:
+    table = pq.read_table(path)
+    footer = table.schema.metadata or {}
+    if CARD in footer:
+        theirs = card_from_json(footer[CARD], str(path))
+        if theirs.space != card.space:
+            raise Conflict(f"{path} holds {_brief(theirs)}, the index {_brief(card)}: two spaces")
+    return vectors(table)
+
+
+def _brief(card: EncoderCard) -> str:
+    return f"{card.spec!r} ({card.modality}, dim {card.dim}, space {card.space})"

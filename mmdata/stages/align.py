@@ -1,0 +1,116 @@
+"""Two feature sets of the same samples -> a head that takes both to one space, and its two projected sets."""
+
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.cluster import Resources
+from mmdata.config import AlignConfig
+from mmdata.errors import ConfigError, conflict
+from mmdata.fusion.align import fit_cca
+from mmdata.fusion.evaluate import chance_at, recall_at
+from mmdata.fusion.heads import Head, read_head, read_metrics, same_inputs, write_head
+from mmdata.stages import Summary, Watch, silent
+from mmdata.stages.project import project
+from mmdata.storage.dataset import Dataset, head_folder
+from mmdata.storage.features import Features, vectors
+from mmdata.types import Modality
+
+MAX_PAIRS = 100_000  # more do not help a linear map, and both sides are held in memory
+FOLDS = 4  # of the cross-validation on the training captions that chooses the ridges
+LEAST_PAIRS = 20
+
+
+def align(config: AlignConfig, resources: Resources, watch: Watch = silent) -> Summary:
+    """Fit and write the head, unless it is there, and project what is not projected yet.
+
+    Raises ConfigError for two sets of one modality or too few pairs, Conflict when a head of this name was
+    made from something else.
+    """
+    dataset = Dataset.open(config.dataset)
+    left, right = (Features(dataset, name) for name in config.features)
+    if left.card.modality is right.card.modality:
+        raise ConfigError(f"{left.name} and {right.name} are both {left.card.modality}; align two modalities")
+    head = _head(dataset, config, left, right)
+    summaries = [project(dataset, head, side, config.overwrite, watch) for side in (left, right)]
+    metrics = read_metrics(dataset, config.name)
+    names = [head.card(side.card.modality).name for side in (left, right)]
+    return replace(
+        summaries[0],
+        stage="align",
+        where=dataset.store.where(head_folder(config.name)),
+        rows_in=sum(s.rows_in for s in summaries),
+        rows_out=sum(s.rows_out for s in summaries),
+        rows_now=0,
+        seconds=sum(s.seconds for s in summaries),
+        phases={},
+        next=f"mmdata index {config.dataset} --features {names[-1]}",
+        facts=metrics | {"features": names},
+    )
+
+
+def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features) -> Head:
+    options = config.model_dump(mode="json", include={"dim", "holdout", "seed"})
+    inputs = options | {side.name: side.fingerprint for side in (left, right)}
+    if config.name in dataset.names("heads") and not config.overwrite:
+        head = read_head(dataset, config.name)
+        if not same_inputs(head, inputs):
+            remedy = "choose another --name, or --overwrite"
+            raise conflict(f"the head {config.name!r}", head.inputs, inputs, remedy)
+        return head
+    x, y, groups = _pairs(left, right)
+    held = _chosen(groups, config.holdout, f"{config.seed}:holdout")
+    if min(held.sum(), (~held).sum()) < LEAST_PAIRS:
+        raise ConfigError(
+            f"{left.name} and {right.name} have {len(groups)} samples in common, too few to fit and to hold "
+            f"{config.holdout:.0%} out; at least {LEAST_PAIRS} are needed on both sides"
+        )
+    train = [group for group, is_held in zip(groups, held, strict=True) if not is_held]
+    folds = np.array([int(FOLDS * _hash(f"{config.seed}:fold:{group}")) for group in train])
+    fit = fit_cca(x[~held], y[~held], train, folds, config.dim)
+    modalities = left.card.modality, right.card.modality
+    towers = dict(zip(modalities, (fit.left, fit.right), strict=True))
+    sides = fit.left.project(x[held]), fit.right.project(y[held])
+    metrics = _report(modalities, sides, [g for g, is_held in zip(groups, held, strict=True) if is_held])
+    facts = {
+        "pairs": len(groups),
+        "trained on": len(train),
+        "held out": int(held.sum()),
+        "ridges": fit.ridges,
+    }
+    cards = {side.card.modality: side.card for side in (left, right)}
+    return write_head(dataset, config.name, towers, cards, inputs, facts | metrics)
+
+
+def _pairs(left: Features, right: Features) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+    """Features of the samples that both sets have, joined by key, and the caption (else the key) of each."""
+    x, y = (side.to_arrow(["key", "caption", "embedding"]) for side in (left, right))
+    place = {key: row for row, key in enumerate(y["key"].to_pylist())}
+    captions = x["caption"].to_pylist()
+    both = [(row, place[key], captions[row] or key) for row, key in enumerate(x["key"].to_pylist()) if key in place]
+    both = sorted(both, key=lambda pair: _hash(f"pair:{pair[2]}"))[:MAX_PAIRS]
+    rows, others = ([pair[side] for pair in both] for side in (0, 1))
+    return vectors(x)[rows].astype(np.float32), vectors(y)[others].astype(np.float32), [p[2] for p in both]
+
+
+def _chosen(groups: list[str], share: float, salt: str) -> NDArray[np.bool_]:
+    """About `share` of the groups, by hash: equal captions always fall on the same side."""
+    return np.array([_hash(f"{salt}:{group}") < share for group in groups])
+
+
+def _hash(text: str) -> float:
+    return int(sha256(text.encode()).hexdigest()[:12], 16) / 16**12
+
+
+def _report(
+    modalities: tuple[Modality, Modality], sides: tuple[NDArray[Any], NDArray[Any]], groups: list[str]
+) -> dict[str, Any]:
+    a, b = modalities
+    return {
+        f"{a} to {b}": recall_at(sides[0], sides[1], groups),
+        f"{b} to {a}": recall_at(sides[1], sides[0], groups),
+        "chance": chance_at(groups),
+    }
