@@ -6,6 +6,7 @@ rejects report of `mmdata shard` shows what the corpus lacks.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 PACKAGE = "tuxpaint-stamps-default"
 PICTURES = (".png", ".svg")  # in order of preference
+LOCALE = re.compile(r"_[a-z]{2,3}(_[A-Z]{2})?$")
 
 
 def main(folder: Path) -> None:
@@ -27,10 +29,13 @@ def main(folder: Path) -> None:
 
 
 def rows(stamps: Path, folder: Path) -> list[dict[str, Any]]:
-    """One row a stem, sorted. Spoken descriptions (`_desc`) and drawing hints (`.dat`) are no part of a stamp."""
+    """One row a stem, sorted. Spoken descriptions (`_desc`), other languages' sounds (`_en_GB`) and drawing hints
+    (`.dat`) are no part of a stamp.
+    """
     files = [path for path in stamps.rglob("*") if path.is_file() and "_desc" not in path.name]
-    stems = sorted({path.with_suffix("") for path in files if path.suffix in (*PICTURES, ".txt", ".ogg")})
-    return [_row(stem, stamps, folder) for stem in stems]
+    stems = {path.with_suffix("") for path in files if path.suffix in (*PICTURES, ".txt", ".ogg")}
+    spoken = {stem for stem in stems if stem.with_name(LOCALE.sub("", stem.name)) in stems - {stem}}
+    return [_row(stem, stamps, folder) for stem in sorted(stems - spoken)]
 
 
 def _row(stem: Path, stamps: Path, folder: Path) -> dict[str, Any]:
