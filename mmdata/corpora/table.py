@@ -67,7 +67,7 @@ class Table:
             light = [f.name for f in parquet.schema_arrow if not _holds_bytes(f.type)]
             for group in range(parquet.metadata.num_row_groups):
                 meta = parquet.metadata.row_group(group)
-                table = parquet.read_row_group(group, columns=light)
+                table = parquet.read_row_group(group, columns=light, use_threads=False)
                 for field in parquet.schema_arrow:
                     if field.name not in light:  # present, but not read: its cells are read with their sample
                         table = table.append_column(field.name, pa.nulls(meta.num_rows, pa.binary()))
@@ -126,7 +126,7 @@ class Table:
             heavy = {
                 m: roles[m] for m in MEDIA if m in roles and _holds_bytes(parquet.schema_arrow.field(roles[m]).type)
             }
-            table = parquet.read_row_group(row["row_group"], columns=list(heavy.values()))
+            table = parquet.read_row_group(row["row_group"], columns=list(heavy.values()), use_threads=False)
             return {m: table[name] for m, name in heavy.items()}
 
     def _sample(self, row: dict[str, Any], cells: dict[str, Any]) -> Sample:
@@ -162,7 +162,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 def _open_parquet(file: Any, where: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{where} is not a Parquet file: {error}") from error
 
@@ -171,10 +171,12 @@ def _read_text_table(store: Store, path: str) -> pa.Table:
     data = pa.BufferReader(store.read(path))
     try:
         if path.endswith(".jsonl"):
-            return pyarrow.json.read_json(data)
+            return pyarrow.json.read_json(data, read_options=pyarrow.json.ReadOptions(use_threads=False))
         delimiter = "\t" if path.endswith(".tsv") else ","
         return pyarrow.csv.read_csv(
-            data, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+            data,
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         )
     except pa.ArrowException as error:
         raise ConfigError(f"{store.where(path)} cannot be read as a table: {error}") from error

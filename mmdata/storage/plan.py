@@ -85,7 +85,8 @@ def plan_rows(dataset: Dataset, plan: Plan, shard: str) -> pa.Table:
     """The rows of one shard. Damage when plan.parquet is not the file that plan.json names."""
     with dataset.store.open(TABLE) as file:
         try:
-            return pq.ParquetFile(file, page_checksum_verification=True).read_row_group(int(shard))
+            parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+            return parquet.read_row_group(int(shard), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise Damage(f"{dataset.store.where(TABLE)} is damaged: {error}") from error
 

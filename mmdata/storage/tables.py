@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 from mmdata.errors import Damage
 from mmdata.types import Modality
 
+ONE_THREAD: dict[str, Any] = {"use_threads": False, "pre_buffer": False}
+"""Arrow's own threads may still hold Python's bytes when the interpreter ends, which aborts the process."""
+
 PART_COLUMNS = ("suffix", "offset", "size", "sha256")
 RESERVED = frozenset(
     {"id", "key", "source", "member", "caption", "embedding", "tokens", "shard", "score", "rank"}
@@ -42,7 +45,10 @@ def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) 
     """Read a table written by `to_parquet`; Damage, naming `where`, when a page fails its checksum."""
     try:
         return pq.read_table(
-            pa.BufferReader(data), columns=list(columns) if columns else None, page_checksum_verification=True
+            pa.BufferReader(data),
+            columns=list(columns) if columns else None,
+            page_checksum_verification=True,
+            **ONE_THREAD,
         )
     except (pa.ArrowException, OSError) as error:
         raise Damage(f"{where} is damaged: {error}") from error
