@@ -1,0 +1,107 @@
+"""The command line as a process: stdout is the result, errors are a line and an exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmdata.cli import LOOKING, STAGES
+from mmdata.storage.dataset import Dataset
+
+VERBS = [verb.__name__ for verb in [*STAGES, *LOOKING]]
+
+
+def mmdata(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from mmdata.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_a_runnable_example(verb: str) -> None:
+    done = mmdata(verb, "--help")
+    assert done.returncode == 0
+    assert f"mmdata {verb} " in done.stdout or f"mmdata {verb}\n" in done.stdout.replace(" \n", "\n")
+
+
+def test_a_folder_that_is_no_dataset_is_said_so_with_the_remedy(tmp_path: Path) -> None:
+    done = mmdata("status", str(tmp_path))
+    assert done.returncode == 4
+    assert done.stderr == f"error: {tmp_path} is not a dataset; make one with: mmdata shard SOURCE {tmp_path}\n"
+
+
+def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> None:
+    config = tmp_path / "shard.yaml"
+    config.write_text("source: here\ndataset: there\nsamples_per_shrad: 10\n")
+    done = mmdata("shard", "--config", str(config))
+    assert done.returncode == 2
+    assert done.stderr == f"error: {config}: unknown key 'samples_per_shrad'; did you mean 'samples_per_shard'?\n"
+
+
+def test_an_unknown_encoder_lists_the_ones_there_are(built: Dataset) -> None:
+    done = mmdata("extract", built.url, "--encoder", "resnet")
+    assert done.returncode == 2
+    assert "no encoder 'resnet'; there are:" in done.stderr
+    assert "efficientnet-lite0" in done.stderr
+
+
+def test_a_text_query_on_plain_pictures_is_refused_with_both_sides_named(built: Dataset) -> None:
+    done = mmdata("search", built.url, "--index", "efficientnet-lite0", "--text", "a dog", "--encoder", "minilm")
+    assert done.returncode == 6
+    assert "'minilm' (text, dim 384" in done.stderr
+    assert "'efficientnet-lite0' (image, dim 1280" in done.stderr
+
+
+def test_search_as_json_carries_key_score_caption_and_member(built: Dataset) -> None:
+    done = mmdata("search", built.url, "--index", "minilm", "--text", "red circles", "-k", "2", "--json")
+    assert done.returncode == 0
+    [answer] = json.loads(done.stdout)
+    first, second = answer["hits"][0]
+    assert answer["index"] == "minilm"
+    assert first["score"] >= second["score"]
+    assert first["member"] == f"{first['id']:09d}.txt"
+    assert {"key", "caption", "shard", "metadata"} <= set(first)
+
+
+def test_dry_run_shows_the_config_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
+    done = mmdata("shard", str(corpus), str(tmp_path / "data"), "--shard-size", "5MB", "--dry-run")
+    assert json.loads(done.stdout)["shard_size"] == 5_000_000
+    assert not (tmp_path / "data").exists()
+
+
+def test_flags_go_over_set_and_set_over_the_file(corpus: Path, tmp_path: Path) -> None:
+    config = tmp_path / "shard.yaml"
+    config.write_text(
+        f"source: {corpus}\ndataset: {tmp_path / 'data'}\nsamples_per_shard: 1\nshuffle: 1\ndedup: exact\n"
+    )
+    done = mmdata(
+        "shard", "--config", str(config), "--set", "shuffle=2", "--set", "samples_per_shard=2",
+        "--samples-per-shard", "3", "--dry-run",
+    )  # fmt: skip
+    shown = json.loads(done.stdout)
+    assert (shown["samples_per_shard"], shown["shuffle"], shown["dedup"]) == (3, 2, "exact")
+
+
+def test_rejects_and_status_speak_of_the_same_samples(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        (source / f"{name}.txt").write_text(f"text {name}")
+    (source / "d.txt").write_bytes(b"")
+    url = str(tmp_path / "data")
+    assert mmdata("shard", str(source), url, "--max-reject-rate", "1").returncode == 0
+    [shards] = json.loads(mmdata("status", url, "--json").stdout)
+    [reject] = json.loads(mmdata("rejects", url, "--json").stdout)
+    assert (shards["rows in"], shards["rows out"], shards["rejected"]) == (4, 3, {"empty": 1})
+    assert (reject["key"], reject["reason"], reject["part"]) == ("d", "empty", "text")
+
+
+def test_too_many_rejects_end_with_three(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "good.txt").write_text("good")
+    (source / "bad.png").write_text("no picture")
+    done = mmdata("shard", str(source), str(tmp_path / "data"))
+    assert done.returncode == 3
+    assert "1 unsupported" in done.stderr

@@ -1,0 +1,43 @@
+"""The README's commands and Python run as they stand, in one folder, one after the other."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mmdata.cli import LOOKING, STAGES, invoke
+from mmdata.demo import write_corpus
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_corpus(tmp_path / "demo" / "corpus", 150)
+    commands = [line for block in _blocks("sh") for line in block.splitlines() if line.strip()]
+    assert len(commands) >= 12
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "mmdata"
+        key = next(iter(sorted((tmp_path / "demo" / "corpus" / "star").glob("*.png")))).stem
+        invoke([argument.replace("star/00001", f"star/{key}") for argument in arguments])
+    assert (tmp_path / "hits.png").stat().st_size > 10_000
+    for block in _blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})  # noqa: S102
+
+
+@pytest.mark.parametrize("verb", [verb.__name__ for verb in [*STAGES, *LOOKING]])
+def test_every_verb_is_in_the_readme(verb: str) -> None:
+    assert re.search(rf"(mmdata|make) {verb}\b", README)
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "test-all", "check", "stamps", "bench"])
+def test_every_make_target_of_the_readme_is_in_the_makefile(target: str) -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    assert re.search(rf"make\s+{target}\b", README)
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE)
