@@ -1,0 +1,289 @@
+"""The same work in this process and on Ray, and what becomes of it when workers die."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray.cloudpickle
+
+import mmdata.cluster.actors
+from mmdata.cluster import Done, Resources, WorkerDied, default_resources, run
+from mmdata.errors import ConfigError, Conflict, MMDataError, ModelError
+
+HERE = Resources(workers=0)
+ONE = Resources(workers=1)
+TWO = Resources(workers=2)
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import this file
+
+
+def setup(folder: Path) -> Path:
+    """Leaves one file a worker."""
+    (folder / f"setup-{os.getpid()}").touch()
+    return folder
+
+
+def double(folder: Path, item: int) -> tuple[int, int]:
+    return 2 * item, os.getpid()
+
+
+def with_company(folder: Path, item: int) -> int:
+    """The worker's process id, once there are two workers."""
+    assert any(time.sleep(0.1) or len(list(folder.glob("setup-*"))) == 2 for _ in range(300))
+    return os.getpid()
+
+
+def fail_on_three(folder: Path, item: int) -> int:
+    if item == 3:
+        raise Conflict("three is taken")
+    if item == 4:
+        raise KeyError("four")
+    if item == 5:
+        raise NotOurs(5, "five")
+    return item
+
+
+class NotOurs(Exception):
+    """Cannot be unpickled: its arguments are not those of its constructor."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+
+
+def lambdas(folder: Path, item: int) -> object:
+    return (x for x in [item]) if item == 1 else item  # a generator cannot cross to the driver
+
+
+def die_once(folder: Path, item: str) -> str:
+    _note(folder, item)
+    if item == "killer" and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def die_always(folder: Path, item: str) -> str:
+    """The killer waits for company, so that its death always hits a neighbour as well, and then dies."""
+    _note(folder, item)
+    if item == "killer":
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(1.0)
+    return item
+
+
+def _note(folder: Path, item: str) -> None:
+    with (folder / f"tries-{item}").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def tries(folder: Path, item: str) -> list[str]:
+    """The processes that took an item, in order."""
+    return (folder / f"tries-{item}").read_text().split()
+
+
+def meet(folder: Path, item: str) -> bool:
+    """Whether the other item was in work at the same time."""
+    (folder / item).touch()
+    return any(time.sleep(0.1) or len(list(folder.glob("[ab]"))) == 2 for _ in range(100))
+
+
+def slow(folder: Path, item: str) -> str:
+    time.sleep(3)
+    return item
+
+
+def outcomes(ended: Iterator[Done]) -> dict:
+    return {done.item: done.result if done.error is None else done.error for done in ended}
+
+
+def alive(pid: str) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture(params=[HERE, TWO], ids=["here", "ray"])
+def anywhere(request: pytest.FixtureRequest, local_ray: None) -> Resources:
+    return request.param
+
+
+def test_every_item_has_its_result(anywhere: Resources, tmp_path: Path) -> None:
+    ended = outcomes(run(partial(setup, tmp_path), double, list(range(9)), anywhere))
+    assert {item: result for item, (result, _) in ended.items()} == {n: 2 * n for n in range(9)}
+
+
+def test_setup_runs_once_a_worker(local_ray: None, tmp_path: Path) -> None:
+    ended = outcomes(run(partial(setup, tmp_path), with_company, list(range(12)), TWO))
+    assert {f"setup-{pid}" for pid in ended.values()} == {path.name for path in tmp_path.iterdir()}
+    assert sorted(Counter(ended.values()).values()) == [6, 6]
+
+
+def test_nothing_is_set_up_for_nothing(tmp_path: Path) -> None:
+    assert list(run(partial(setup, tmp_path), double, [], TWO)) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_item_that_fails_keeps_its_error_and_stops_no_other(anywhere: Resources, tmp_path: Path) -> None:
+    ended = outcomes(run(partial(setup, tmp_path), fail_on_three, [1, 2, 3, 4, 5, 6], anywhere))
+    assert {item: str(result) for item, result in ended.items() if item in (1, 2, 6)} == {1: "1", 2: "2", 6: "6"}
+    assert (type(ended[3]), str(ended[3])) == (Conflict, "three is taken")
+    assert (type(ended[4]), str(ended[4])) == (KeyError, "'four'")
+    assert "five" in str(ended[5])
+
+
+def test_a_result_that_cannot_cross_is_an_error_of_its_item(local_ray: None, tmp_path: Path) -> None:
+    ended = outcomes(run(partial(setup, tmp_path), lambdas, [1, 2, 3, 4], ONE))
+    assert {item: ended[item] for item in (2, 3, 4)} == {2: 2, 3: 3, 4: 4}
+    assert type(ended[1]) is MMDataError
+    assert "cannot pickle 'generator' object" in str(ended[1])
+    assert [path.name for path in tmp_path.iterdir()] == [f"setup-{path.name[6:]}" for path in tmp_path.iterdir()]
+    assert len(list(tmp_path.iterdir())) == 1  # and its worker lives on
+
+
+def refuse() -> None:
+    raise Conflict("made by another encoder")
+
+
+def stumble() -> None:
+    raise ValueError("no such\nlayer")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_setup_that_fails_ends_the_run_with_its_error(anywhere: Resources) -> None:
+    with pytest.raises(Conflict, match=r"^made by another encoder$") as caught:
+        list(run(refuse, double, [1, 2, 3], anywhere))
+    assert caught.value.exit_code == 6
+
+
+def test_a_setup_with_a_bug_is_a_model_error_that_says_which(anywhere: Resources) -> None:
+    with pytest.raises(ModelError, match=r"^a worker could not be set up: ValueError: no such\nlayer$"):
+        list(run(stumble, double, [1, 2, 3], anywhere))
+
+
+def test_workers_that_die_in_setup_end_the_run(local_ray: None) -> None:
+    with pytest.raises(ModelError, match="3 workers died while they were set up: The actor is dead because"):
+        list(run(die, double, [1, 2, 3], TWO))
+
+
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_or_doubled(local_ray: None, tmp_path: Path) -> None:
+    items = ["killer", *(f"item{n}" for n in range(7))]
+    ended = list(run(partial(setup, tmp_path), die_once, items, TWO))
+    assert sorted((done.item, done.result, done.error) for done in ended) == sorted((i, i, None) for i in items)
+    first, second = tries(tmp_path, "killer")
+    assert first != second
+    assert not alive(first)
+
+
+@pytest.mark.parametrize("resources", [ONE, TWO], ids=["one worker", "two workers"])
+def test_an_item_that_always_kills_is_given_up_and_its_neighbours_are_not(
+    resources: Resources, local_ray: None, tmp_path: Path
+) -> None:
+    items = ["item0", "killer", "item1", "item2", "item3", "item4"]
+    ended = outcomes(run(partial(setup, tmp_path), die_always, items, resources))
+    killer = ended.pop("killer")
+    assert ended == {f"item{n}": f"item{n}" for n in range(5)}
+    assert type(killer) is WorkerDied
+    assert killer.exit_code == 5
+    assert str(killer).startswith("killer killed 3 workers; the last: The actor is dead because its worker process has")
+    assert len(set(tries(tmp_path, "killer"))) == 3
+    assert max(len(tries(tmp_path, f"item{n}")) for n in range(5)) == 2  # hit once, then kept away from the killer
+
+
+def test_a_worker_has_two_items_in_work_at_once(local_ray: None, tmp_path: Path) -> None:
+    ended = outcomes(run(partial(setup, tmp_path), meet, ["a", "b"], ONE))
+    assert ended == {"a": True, "b": True}
+
+
+def test_more_workers_than_fit_are_fitted_with_a_warning(
+    local_ray: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = outcomes(run(partial(setup, tmp_path), double, list(range(8)), Resources(workers=7)))
+    assert sorted(result for result, _ in ended.values()) == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert "7 workers asked, the cluster has room for 2" in caplog.text
+    assert len(list(tmp_path.iterdir())) <= 2
+
+
+def test_a_share_of_a_cpu_is_counted_exactly(local_ray: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    list(run(partial(setup, tmp_path), double, [1], Resources(workers=20, cpus=0.1)))
+    assert "room for" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        (Resources(workers=1, cpus=64), "one worker needs 64 CPUs and 0 GPUs, .* there are: 2 CPUs and 0 GPUs"),
+        (Resources(workers=None, gpus=1), "one worker needs 1 CPUs and 1 GPUs, .* there are: 2 CPUs and 0 GPUs"),
+    ],
+)
+def test_what_no_node_can_hold_is_refused_with_what_there_is(
+    resources: Resources, message: str, local_ray: None, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        list(run(partial(setup, tmp_path), double, [1], resources))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stall_names_what_it_waits_for(
+    local_ray: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mmdata.cluster.actors, "STALL_SECONDS", 0.5)
+    assert outcomes(run(partial(setup, tmp_path), slow, ["000041", "000042"], ONE)) == {
+        "000041": "000041",
+        "000042": "000042",
+    }
+    told = r"nothing ended for 0.5 s: 1 workers ready, 0 waiting to start \(free: 1 CPUs, 0 GPUs\), 0 shards queued, "
+    assert re.search(told + "in work: 000041, 000042", caplog.text)
+
+
+def test_a_run_that_is_given_up_leaves_no_actor_behind(local_ray: None, tmp_path: Path) -> None:
+    ended = run(partial(setup, tmp_path), slow, ["a", "b", "c"], TWO)
+    next(ended)
+    workers = [path.name.removeprefix("setup-") for path in tmp_path.glob("setup-*")]
+    assert any(alive(pid) for pid in workers)
+    ended.close()  # as an error in the driver does
+    assert any(time.sleep(0.2) or not any(alive(pid) for pid in workers) for _ in range(50))
+
+
+def test_a_cluster_that_is_not_there_is_a_config_error() -> None:
+    code = """
+from mmdata.cluster import Resources, run
+from mmdata.errors import ConfigError
+try:
+    list(run(int, max, [1], Resources(1, address="127.0.0.1:9")))
+except ConfigError as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.stdout.startswith("cannot reach the Ray cluster at 127.0.0.1:9: ")
+
+
+@pytest.mark.parametrize(
+    ("workers", "address", "expected"),
+    [
+        (None, None, Resources(0, 1.0, 0.0, None)),
+        (1, None, Resources(1, float(os.cpu_count() or 1), 0.0, None)),
+        (1000, None, Resources(1000, 1.0, 0.0, None)),
+        (None, "host:6379", Resources(None, 1.0, 0.0, "host:6379")),
+        (0, "host:6379", Resources(0, 1.0, 0.0, "host:6379")),
+    ],
+)
+def test_workers_and_cpus_follow_from_what_is_given(
+    workers: int | None, address: str | None, expected: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert default_resources(workers, None, 0.0, address) == expected
+
+
+def test_ray_address_is_honoured_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert default_resources(None, None, 0.0, None) == Resources(None, 1.0, 0.0, "head:6379")
+    assert default_resources(3, None, 0.0, "other:6379").address == "other:6379"
