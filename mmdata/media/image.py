@@ -14,7 +14,7 @@ from mmdata.types import Reason, Rejected
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
-SVG_SIDE = 512  # pixels of the longer side of a rasterised drawing
+SVG_SIDE = 512  # pixels of the longer side of a rasterised drawing; the other keeps its ratio
 FOREIGN_REFERENCE = re.compile(rb"<(?:image|use|feImage)\b[^>]*?href\s*=\s*[\"'](?!#|data:)")
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -72,7 +72,7 @@ def _rasterise(data: bytes) -> bytes:
     except ImportError as error:
         raise Rejected(Reason.UNSUPPORTED, "SVG needs a rasteriser: pip install 'mmdata[svg]'") from error
     try:
-        drawn = resvg_py.svg_to_bytes(svg_string=data.decode(), width=SVG_SIDE, skip_system_fonts=True)
+        drawn = resvg_py.svg_to_bytes(svg_string=data.decode(), width=SVG_SIDE, height=SVG_SIDE, skip_system_fonts=True)
     except (ValueError, UnicodeDecodeError) as error:
         raise Rejected(Reason.DECODE_FAILED, f"not a drawable SVG: {error}") from error
     return bytes(drawn)

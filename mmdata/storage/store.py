@@ -1,6 +1,7 @@
 """Files below one local folder or object-store prefix. A file appears whole or not at all."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
 from mmdata.errors import ConfigError, NotFound, StorageError, StorageFull
+from mmdata.storage.walk import walk
 
 Data = bytes | bytearray | memoryview
 
@@ -112,10 +114,17 @@ class Store:
         if size == 0:
             return memoryview(b"")
         with _translated(self.where(path)):
-            data = memoryview(obstore.get_range(self._reading(), path, start=start, length=size))
+            data = memoryview(self._range(path, start, size))
         if len(data) != size:
             raise StorageError(f"{self.where(path)} ends at byte {start + len(data)}, not {start + size}")
         return data
+
+    def _range(self, path: str, start: int, size: int) -> Any:
+        if self.local is None:
+            return obstore.get_range(self._reading(), path, start=start, length=size)
+        with (self.local / path).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
 
     def open(self, path: str) -> BinaryIO:
         """A seekable, buffered reader."""
@@ -128,14 +137,16 @@ class Store:
         """Size and version, or None when the file is not there."""
         try:
             with _translated(self.where(path)):
+                if self.local is not None:
+                    return _local_info(path, (self.local / path).stat())
                 return _info(obstore.head(self._reading(), path))
         except NotFound:
             return None
 
     def list(self, prefix: str = "") -> list[FileInfo]:
         """Every file below `prefix`, sorted by path; empty when there is none."""
-        if self.local is not None and not (self.local / prefix).exists():
-            return []
+        if self.local is not None:
+            return _list_local(self.local, prefix)
         with _translated(self.where(prefix)):
             chunks = obstore.list(self._reading(), prefix=prefix or None, chunk_size=1000)
             return sorted((_info(meta) for chunk in chunks for meta in chunk), key=lambda info: info.path)
@@ -143,8 +154,24 @@ class Store:
     def delete(self, path: str) -> None:
         """Remove a file that is there."""
         with _translated(self.where(path)):
+            if self.local is not None:
+                (self.local / path).unlink()
+                return
             obstore.delete(self._reading(), path)
 
 
 def _info(meta: Any) -> FileInfo:
     return FileInfo(meta["path"], meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
+
+
+def _local_info(path: str, status: os.stat_result) -> FileInfo:
+    return FileInfo(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+def _list_local(root: Path, prefix: str) -> list[FileInfo]:
+    folder = root / prefix
+    if not folder.is_dir():
+        return []
+    above = prefix.rstrip("/") + "/" if prefix else ""
+    with _translated(str(folder)):
+        return sorted((_local_info(above + path, status) for path, status in walk(folder)), key=lambda i: i.path)

@@ -40,7 +40,10 @@ def scan(file: BinaryIO, size: int, where: str) -> Iterator[Member]:
     behind the end of the file, a hole of zeros, and a missing end marker. Links, devices and folders are
     passed over: they hold no bytes.
     """
-    archive = tarfile.TarFile(fileobj=file, mode="r")  # reads the first header itself; start again
+    try:
+        archive = tarfile.TarFile(fileobj=file, mode="r")  # reads the first header itself; start again
+    except tarfile.ReadError as error:
+        raise Damage(f"{where}: {error} at byte 0, after 0 members") from error
     archive.offset = 0
     count = 0
     while True:
@@ -52,8 +55,9 @@ def scan(file: BinaryIO, size: int, where: str) -> Iterator[Member]:
             return _check_end(file, size, start, f"{where}: after {count} members")
         except tarfile.HeaderError as error:
             raise Damage(f"{where}: {error} at byte {start}, after {count} members") from error
-        if info.offset_data + info.size > size:
-            raise Damage(f"{where}: {info.name!r} ends at byte {info.offset_data + info.size} of {size}")
+        if info.offset_data + info.size > size or archive.offset <= start:
+            end = info.offset_data + info.size
+            raise Damage(f"{where}: {info.name!r} at byte {start} ends at byte {end} of {size}, after {count} members")
         if info.isreg():
             count += 1
             yield Member(info.name, info.offset_data, info.size)
