@@ -78,7 +78,7 @@ def describe(spec: str, request: Request = Request()) -> EncoderCard:
 
     Raises ConfigError for a spec that is none, ModelError for a model that cannot be found.
     """
-    given, _, rest = spec.rpartition("=") if re.match(r"[\w.-]+=", spec) else ("", "", spec)
+    given, _, rest = spec.partition("=") if re.match(r"\w[\w.-]*=", spec) else ("", "", spec)
     family, name, tower = _split(rest)
     card = _family(family).describe(name, tower, request)
     return replace(card, name=given or _folder_name(rest))

@@ -1,6 +1,5 @@
 """Models of transformers, from a hub id or a local folder, with their own tokenizers and processors."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,34 +8,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.encoders import Encoder, Request
-from mmdata.encoders.weights import check, hash_files
-from mmdata.errors import ConfigError, ModelError
+from mmdata.encoders.model_folder import (
+    JOINT,
+    dim_of,
+    hash_weights,
+    modality_of,
+    normalises,
+    preprocessing_of,
+    read_config,
+)
+from mmdata.encoders.weights import check
+from mmdata.errors import ModelError
 from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality
 
-JOINT = {"clip", "siglip"}  # an image and a text tower in one space
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-MAX_TOKENS = 512  # where neither tokenizer nor model says
 
 
 def describe(name: str, tower: str, request: Request) -> EncoderCard:
-    """The card of a model folder or hub repository; imports neither torch nor transformers."""
+    """The card of a model folder or hub repository."""
     folder, revision = _locate(name)
-    config = _json(folder / "config.json")
-    modality = _modality(folder, config, tower, name)
+    config = read_config(folder)
+    modality = modality_of(folder, config, tower, name)
     joint = config.get("model_type") in JOINT
-    digest = _hash_weights(folder)
+    digest = hash_weights(folder)
     spec = f"hf:{name}" + (f"#{modality}" if joint else "")
     return EncoderCard(
         name="",
         spec=spec,
         modality=modality,
-        dim=_dim(config, joint, spec),
+        dim=dim_of(config) or 0,
         dtype=request.dtype,
         precision=request.precision,
-        normalised=joint or (modality is Modality.TEXT and (folder / "2_Normalize").exists()),
+        normalised=joint or (modality is Modality.TEXT and normalises(folder)),
         space=f"hf:{name if revision != 'local' else config.get('model_type')}@{digest[:12]}",
-        preprocessing=_preprocessing(folder, modality),
+        preprocessing=preprocessing_of(folder, modality),
         revision=revision,
         weights_sha256=digest,
         towers={m.value: f"hf:{name}#{m}" for m in (Modality.IMAGE, Modality.TEXT)}
@@ -49,7 +56,7 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
 def load(card: EncoderCard, device: str) -> Encoder:
     """Build the tower that the card names."""
     folder, _ = _locate(card.spec.removeprefix("hf:").partition("#")[0])
-    check(_hash_weights(folder), card.weights_sha256, card.spec)
+    check(hash_weights(folder), card.weights_sha256, card.spec)
     build = {Modality.TEXT: load_text, Modality.IMAGE: _load_image, Modality.AUDIO: _load_audio}
     return build[card.modality](card, folder, device)
 
@@ -60,8 +67,12 @@ def load_text(card: EncoderCard, folder: Path, device: str) -> Encoder:
 
     from mmdata.encoders.text import TextEncoder, mean_pool
 
+    if not any((folder / name).exists() for name in VOCABULARIES):
+        raise ModelError(f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}")  # transformers makes one up
     model = _model(folder, device)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
+    tokenizer = getattr(_own(AutoTokenizer, folder), "backend_tokenizer", None)
+    if tokenizer is None:
+        raise ModelError(f"{folder} has no tokenizer.json, so no tokenizer that is safe in several threads")
     pooling = card.preprocessing["pooling"]
 
     def forward(ids: Any, mask: Any) -> Any:
@@ -79,14 +90,14 @@ def _load_image(card: EncoderCard, folder: Path, device: str) -> Encoder:
     from mmdata.encoders.image import ImageEncoder
 
     model = _model(folder, device)
-    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    processor = _own(AutoImageProcessor, folder)
+    class_token = any(name.endswith("cls_token") for name, _ in model.named_parameters())
 
     def forward(pixels: Any) -> Any:
         if "text" in card.towers:
             return _pooled(model.get_image_features(pixel_values=pixels))
         output = model(pixel_values=pixels)
-        states = output.last_hidden_state
-        return states[:, 0] if states.ndim == 3 else output.pooler_output
+        return output.last_hidden_state[:, 0] if class_token else output.pooler_output
 
     transform: Callable[[Any], Any] = lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0]  # noqa: E731
     return ImageEncoder(card, model, transform, device, forward)
@@ -98,26 +109,51 @@ def _load_audio(card: EncoderCard, folder: Path, device: str) -> Encoder:
     from mmdata.encoders.audio import AudioEncoder
 
     model = _model(folder, device)
-    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    extractor = _own(AutoFeatureExtractor, folder)
+    least = _shortest(model.config)
 
     def forward(wave: NDArray[np.float32]) -> Any:
-        inputs = extractor(wave, sampling_rate=card.preprocessing["rate"], return_tensors="pt").to(device)
+        long_enough = np.pad(wave, (0, max(0, least - len(wave))))
+        inputs = extractor(long_enough, sampling_rate=card.preprocessing["rate"], return_tensors="pt").to(device)
         return model(**inputs).last_hidden_state.mean(1)[0]
 
     return AudioEncoder(card, forward, device)
 
 
+def _shortest(config: Any) -> int:
+    """The samples that the convolutions in front of a model need to give one frame."""
+    samples = 1
+    steps = zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=True)
+    for kernel, stride in reversed(list(steps)):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
 def _model(folder: Path, device: str) -> Any:
+    """The model, every tensor of which came from the folder."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    options = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
     try:
-        model = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+        model, report = AutoModel.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load the model in {folder}: {error}") from error
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)  # poolers are not used
+    if missing:
+        raise ModelError(f"{folder} lacks {len(missing)} tensors of its model, the first is {missing[0]}")
     return model.eval().to(device)
+
+
+def _own(kind: Any, folder: Path) -> Any:
+    """The tokenizer or processor that belongs to a model."""
+    try:
+        return kind.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"{folder} has no {kind.__name__.removeprefix('Auto')} that loads: {error}") from error
 
 
 def _pooled(output: Any) -> Any:
@@ -137,77 +173,3 @@ def _locate(name: str) -> tuple[Path, str]:
             f"hf:{name} is neither a folder here nor a model that the hub gives: {str(error).splitlines()[0]}"
         ) from error
     return folder, folder.name  # the snapshot folder is named after the commit
-
-
-def _hash_weights(folder: Path) -> str:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} holds no .safetensors; other weight formats are not loaded")
-    return hash_files(files)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise ModelError(f"{path} is missing, so {path.parent} is not a transformers model")
-    facts: dict[str, Any] = json.loads(path.read_text())
-    return facts
-
-
-def _modality(folder: Path, config: dict[str, Any], tower: str, name: str) -> Modality:
-    if config.get("model_type") in JOINT:
-        if tower not in (Modality.IMAGE, Modality.TEXT):
-            raise ConfigError(f"hf:{name} has two towers; say hf:{name}#image or hf:{name}#text")
-        return Modality(tower)
-    processor = folder / "preprocessor_config.json"
-    if not processor.exists():
-        return Modality.TEXT
-    return Modality.AUDIO if "sampling_rate" in _json(processor) else Modality.IMAGE
-
-
-def _dim(config: dict[str, Any], joint: bool, spec: str) -> int:
-    text = config.get("text_config", {})
-    sizes = config.get("hidden_sizes")
-    found = (
-        config.get("projection_dim", text.get("projection_size", text.get("hidden_size")))
-        if joint
-        else sizes[-1]
-        if sizes
-        else config.get("hidden_size", config.get("d_model", config.get("n_embd")))
-    )
-    if not isinstance(found, int):
-        raise ModelError(f"{spec}: config.json does not say how long its vectors are")
-    return found
-
-
-def _preprocessing(folder: Path, modality: Modality) -> dict[str, Any]:
-    if modality is Modality.TEXT:
-        return text_preprocessing(folder)
-    facts = _json(folder / "preprocessor_config.json")
-    return {**facts, "rate": facts["sampling_rate"]} if modality is Modality.AUDIO else facts
-
-
-def text_preprocessing(folder: Path) -> dict[str, Any]:
-    """Length, padding and pooling of a text model, as its folder says (sentence-transformers' files included)."""
-    config = _json(folder / "config.json")
-    pooling = folder / "1_Pooling" / "config.json"
-    limits = [
-        _json(path).get(key)
-        for path, key in [
-            (folder / "sentence_bert_config.json", "max_seq_length"),
-            (folder / "tokenizer_config.json", "model_max_length"),
-        ]
-        if path.exists()
-    ]
-    positions = config.get("text_config", config).get("max_position_embeddings", MAX_TOKENS)
-    limit = next((n for n in limits if n and n < 1_000_000), MAX_TOKENS)
-    return {
-        "max_tokens": min(int(limit), positions),
-        "pad_id": config.get("text_config", config).get("pad_token_id") or 0,
-        "pooling": (
-            "projection"
-            if config.get("model_type") in JOINT
-            else "cls"
-            if pooling.exists() and _json(pooling).get("pooling_mode_cls_token")
-            else "mean"
-        ),
-    }

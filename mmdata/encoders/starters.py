@@ -36,7 +36,7 @@ def load(card: EncoderCard, device: str) -> Encoder:
 
 
 def _minilm(request: Request) -> EncoderCard:
-    from mmdata.encoders.hf import text_preprocessing
+    from mmdata.encoders.model_folder import text_preprocessing
 
     path = packaged(*MINILM)
     return EncoderCard(

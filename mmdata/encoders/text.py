@@ -30,6 +30,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.pad = int(card.preprocessing["pad_id"])
         self.max_tokens = int(card.preprocessing["max_tokens"])
+        self.full = card.preprocessing.get("padding") == "full"
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.max_tokens)
         self.forward = forward
@@ -45,9 +46,9 @@ class TextEncoder:
         """n lists of token ids to `(n, dim) float32`."""
         if not batch:
             return np.zeros((0, self.card.dim), np.float32)
-        longest = max(len(ids) for ids in batch)
+        longest = self.max_tokens if self.full else max(len(ids) for ids in batch)
         padded = np.full((len(batch), longest), self.pad, np.int64)
-        mask = np.zeros((len(batch), longest), np.int64)
+        mask = np.full((len(batch), longest), self.full, np.int64)
         for row, ids in enumerate(batch):
             padded[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1

@@ -47,8 +47,10 @@ def load(card: EncoderCard, device: str) -> Encoder:
 
 def _model(name: str) -> Any:
     import timm
+    from safetensors import SafetensorError
 
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).eval()
-    except Exception as error:  # timm and its hub client raise many kinds, all of which mean the same here
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        # unreachable or unreadable files; unknown names and weights that do not fit; config.json that is none
         raise ModelError(f"timm:{name} cannot be loaded: {error}") from error

@@ -40,17 +40,20 @@ def load(card: EncoderCard, device: str) -> Encoder:
 
 
 def _model(name: str) -> tuple[Any, int, Any]:
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
     from torchvision import models
 
     arch, _, file = name.partition("/")
-    if arch not in models.list_models():
-        raise ConfigError(f"torchvision has no model {arch!r}; torchvision.models.list_models() names them")
+    if arch not in models.list_models(module=models):
+        raise ConfigError(f"torchvision has no image model {arch!r}; torchvision.models.list_models() names them")
     default = models.get_model_weights(arch).DEFAULT
     try:
         model = models.get_model(arch, weights=None if file else default)
         if file:
             model.load_state_dict(_state(Path(file)))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ModelError(f"torchvision:{name} cannot be loaded: {error}") from error
     return *_headless(model, name), default.transforms()
 
