@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mmdata.errors import ConfigError
 from mmdata.types import Modality
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 def _bytes(value: Any) -> Any:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", str(value).strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", str(value).strip(), re.IGNORECASE)
     if match is None:
         raise ValueError("a size is a number of bytes, or like 256MB or 1GiB")
     return int(float(match[1]) * UNITS[(match[2] or "").upper()])
@@ -58,6 +58,13 @@ class ShardConfig(_Job):
     validate_media: bool = Field(True, description="decode every part once")
     dedup: Literal["none", "exact"] = "none"
 
+    @model_validator(mode="after")
+    def _can_have_what_it_requires(self) -> "ShardConfig":
+        missing = [modality for modality in self.require if modality not in self.modalities]
+        if missing:
+            raise ValueError(f"require has {', '.join(missing)}, which modalities leaves out")
+        return self
+
     def absolute_source(self) -> str:
         """The source as workers elsewhere find it."""
         return self.source if "://" in self.source else str(Path(self.source).absolute())
@@ -98,15 +105,29 @@ class IndexConfig(_Run):
 
 
 class EndToEndConfig(_Model):
-    """Raw corpus -> indexes. Each stage takes the keys of its own config; the shared ones stand above."""
+    """Raw corpus -> indexes. A section takes the keys of its stage's config; those above go to every section."""
 
     dataset: str
     workers: int | None = Field(None, ge=0)
     ray_address: str | None = None
-    shard: dict[str, Any]
-    extract: dict[str, Any]
-    align: list[dict[str, Any]] = []
-    index: list[dict[str, Any]] = []
+    shard: ShardConfig
+    extract: ExtractConfig
+    align: list[AlignConfig] = []
+    index: list[IndexConfig] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, values: dict[str, Any]) -> dict[str, Any]:
+        run = {key: values[key] for key in ("dataset",) if key in values}
+        job = run | {key: values[key] for key in ("workers", "ray_address") if key in values}
+        shared = {"shard": job, "extract": job, "align": run, "index": run}
+        return values | {name: _under(keys, values[name]) for name, keys in shared.items() if name in values}
+
+
+def _under(shared: dict[str, Any], section: Any) -> Any:
+    if isinstance(section, list):
+        return [_under(shared, part) for part in section]
+    return shared | section if isinstance(section, dict) else section
 
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -154,18 +175,25 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         raise ConfigError(f"--set {assignment}: write it as key=value")
     *path, last = key.split(".")
     here: Any = values
-    for step in path:
-        here = here[int(step)] if isinstance(here, list) and step.isdigit() else here.setdefault(step, {})
     try:
+        for step in path:
+            if isinstance(here, dict) and here.get(step) is None:
+                here[step] = {}
+            here = here[int(step) if isinstance(here, list) else step]
         here[int(last) if isinstance(here, list) else last] = yaml.safe_load(text)
-    except (TypeError, IndexError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--set {assignment}: there is no such place: {error}") from error
+    except (TypeError, IndexError, ValueError) as error:
+        raise ConfigError(f"--set {assignment}: there is no place {key!r} in the config") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: {text!r} is not YAML: {error}") from error
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
     key = ".".join(str(step) for step in problem["loc"])
+    if not key:
+        return str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg']}" + (f", not {problem['input']!r}" if problem["type"] != "missing" else "")
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"{key}: {message}" + (f", not {problem['input']!r}" if problem["type"] != "missing" else "")
     names = _names(model, problem["loc"][:-1])
     near = get_close_matches(str(problem["loc"][-1]), names, 1)
     return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}")

@@ -253,7 +253,7 @@ def test_a_run_that_is_given_up_leaves_no_actor_behind(local_ray: None, tmp_path
     assert any(time.sleep(0.2) or not any(alive(pid) for pid in workers) for _ in range(50))
 
 
-def test_a_cluster_that_is_not_there_is_a_config_error() -> None:
+def test_a_cluster_that_is_not_there_is_a_config_error_at_once() -> None:
     code = """
 from mmdata.cluster import Resources, run
 from mmdata.errors import ConfigError

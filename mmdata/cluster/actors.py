@@ -1,6 +1,7 @@
 """The pool of Ray actors, and the loop in the driver that feeds it and survives the death of any of them."""
 
 import logging
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -248,11 +249,19 @@ def _connected(address: str | None) -> Iterator[None]:
         if address is None:
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
+            _knock(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         what = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
         raise ConfigError(f"cannot {what}: {_last_line(error)}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """OSError when nobody listens at HOST:PORT; Ray itself tries for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -1,0 +1,1 @@
+"""Batch jobs for a Ray cluster, or for one machine: a file a job."""

@@ -1,0 +1,24 @@
+"""How every job starts: CONFIG and --set to a config; an error of ours is its message and its exit code."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from mmdata.config import Config, load
+from mmdata.errors import MMDataError
+
+
+def run_job(job: Callable[[Config], None], model: type[Config], about: str | None) -> None:
+    """Read the command line and do the job; `about` is what --help says."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", help="YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the file; repeatable")
+    parser.add_argument("--debug", action="store_true", help="the traceback of an error")
+    arguments = parser.parse_args()
+    try:
+        job(load(model, arguments.config, arguments.set))
+    except MMDataError as error:
+        if arguments.debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
