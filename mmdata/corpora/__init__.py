@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mmdata.errors import ConfigError
-from mmdata.types import Reason, Reject, Sample
+from mmdata.types import Outcome, Reason, Reject, Rejected, Sample
 
 TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 
@@ -49,6 +49,11 @@ def open_corpus(source: str, kind: str, columns: dict[str, str]) -> Corpus:
         raise ConfigError(f"no corpus kind {kind!r}; there are: {', '.join(KINDS)}")
     module: Any = import_module(KINDS[kind])
     return module.open_corpus(source, columns)  # type: ignore[no-any-return]
+
+
+def left_out(row: dict[str, Any], problem: Rejected) -> Reject:
+    """The reject of a whole row of a scan."""
+    return Reject(row["id"], row["key"], row["source"], "", Outcome.REJECTED, problem.reason, problem.message)
 
 
 def scan_table(rows: list[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> pa.Table:

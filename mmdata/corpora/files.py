@@ -1,5 +1,7 @@
-"""A file that a table refers to, and what kind of file some bytes are."""
+"""Names of files, what kind of file some bytes are, and the file that a table refers to."""
 
+import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mmdata.errors import StorageError
@@ -18,9 +20,19 @@ MAGIC: list[tuple[bytes, int, str]] = [
     (b"fLaC", 0, "flac"),
     (b"OggS", 0, "ogg"),
     (b"ID3", 0, "mp3"),
-    (b"\xff\xfb", 0, "mp3"),
+    *[(bytes([0xFF, second]), 0, "mp3") for second in (0xFB, 0xFA, 0xF3, 0xF2)],
 ]
 """Bytes, where they stand, and the suffix they mean."""
+
+
+def readable(name: str) -> str:
+    """A name as it is, but for bytes that are no UTF-8, which become escapes like `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether a file matches a pattern as in a shell: `*` is no folder."""
+    return "/" not in path and fnmatchcase(path, pattern)
 
 
 def suffix_of(modality: Modality, path: str | None, data: bytes) -> str:

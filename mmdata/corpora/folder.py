@@ -7,10 +7,11 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from mmdata.corpora import scan_table
+from mmdata.corpora import left_out, scan_table
+from mmdata.corpora.files import readable
 from mmdata.errors import NotFound, StorageError
 from mmdata.storage.store import FileInfo, Store
-from mmdata.types import SUFFIXES, Modality, Outcome, Part, Reason, Reject, Rejected, Sample
+from mmdata.types import SUFFIXES, Modality, Part, Reason, Reject, Rejected, Sample
 
 PARTS = [*Modality, "json"]
 COLUMNS = [(f"{part}_{fact}", pa.string()) for part in PARTS for fact in ("path", "version")]
@@ -24,14 +25,19 @@ class Folder:
         """Lists the folder once; opens no file. NotFound when there is no media file in it."""
         stems: dict[str, list[tuple[str, FileInfo]]] = {}
         ignored: Counter[str] = Counter()
+        unnamed: list[dict[str, Any]] = []
         for info in self.store.list():
             stem, suffix = _split(info.path)
             part = "json" if suffix == "json" else SUFFIXES.get(suffix)
-            if part is None or info.path.rpartition("/")[2].startswith("."):
-                ignored["." + suffix if suffix else "no suffix"] += 1
+            if any(name.startswith(".") for name in info.path.split("/")):
+                ignored["hidden"] += 1
+            elif part is None:
+                ignored["." + readable(suffix) if suffix else "no suffix"] += 1
+            elif readable(info.path) != info.path:
+                unnamed.append(_unnamed(info))
             else:
                 stems.setdefault(stem, []).append((part, info))
-        rows = [row for stem, files in sorted(stems.items()) for row in _rows(stem, files)]
+        rows = [row for stem, files in sorted(stems.items()) for row in _rows(stem, files)] + unnamed
         if not rows:
             raise NotFound(f"{self.store.url} holds no image, audio or text files; it has: {dict(ignored) or 'none'}")
         return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
@@ -42,15 +48,7 @@ class Folder:
             try:
                 yield self._sample(row)
             except Rejected as problem:
-                yield Reject(
-                    row["id"],
-                    row["key"],
-                    row["source"],
-                    "",
-                    Outcome.REJECTED,
-                    problem.reason,
-                    problem.message,
-                )
+                yield left_out(row, problem)
 
     def _sample(self, row: dict[str, Any]) -> Sample:
         found = {part: self._read(row, part) for part in PARTS if row[f"{part}_path"] is not None}
@@ -87,6 +85,12 @@ def _split(path: str) -> tuple[str, str]:
     if not dot or not stem:
         return path, ""
     return f"{folder}/{stem}" if folder else stem, suffix.lower()
+
+
+def _unnamed(info: FileInfo) -> dict[str, Any]:
+    name = readable(info.path)
+    message = "the name is not UTF-8; rename the file"
+    return {"key": name, "source": name, "bytes": 0, "reason": Reason.UNSUPPORTED.value, "message": message}
 
 
 def _rows(stem: str, files: list[tuple[str, FileInfo]]) -> Iterator[dict[str, Any]]:

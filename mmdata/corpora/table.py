@@ -1,23 +1,23 @@
 """A table (csv, tsv, jsonl, Parquet) whose columns hold paths, bytes, the HF struct {bytes, path}, or text."""
 
+import codecs
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 
-from mmdata.corpora import scan_table
-from mmdata.corpora.files import read_reference, suffix_of
+from mmdata.corpora import left_out, scan_table
+from mmdata.corpora.files import matches, read_reference, suffix_of
 from mmdata.errors import ConfigError, NotFound
 from mmdata.storage.store import Store
 from mmdata.storage.tables import as_json
-from mmdata.types import Modality, Outcome, Part, Reason, Reject, Rejected, Sample
+from mmdata.types import Modality, Part, Reason, Reject, Rejected, Sample
 
 GUESSES = {
     "key": ("key", "id", "__key__", "uid"),
@@ -37,6 +37,17 @@ COLUMNS = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Some rows of a table: a row group of Parquet, or all of a text table."""
+
+    number: int
+    names: list[str]
+    records: list[dict[str, Any]]
+    heavy: frozenset[str]  # columns of bytes, which are not in `records`: they are read with their sample
+    cell_bytes: int  # of one row
+
+
 class Table:
     def __init__(self, url: str, pattern: str, columns: dict[str, str]) -> None:
         self.store = Store(url)
@@ -45,52 +56,54 @@ class Table:
 
     def scan(self) -> tuple[pa.Table, dict[str, int]]:
         """Reads everything but bytes. ConfigError when no column holds an image, a sound or a text."""
-        infos = [info for info in self.store.list() if fnmatchcase(info.path, self.pattern)]
+        infos = [info for info in self.store.list() if matches(info.path, self.pattern)]
         if not infos:
             raise NotFound(f"no table matches {self.store.where(self.pattern)}")
         rows: list[dict[str, Any]] = []
         ignored: Counter[str] = Counter()
         for info in infos:
-            for group, table, cell_bytes in self._groups(info.path):
-                base = {"table": info.path, "table_version": info.version, "row_group": group}
-                prefix = info.path.rpartition(".")[0] + "/" if len(infos) > 1 else ""
-                rows += self._rows(table, base, prefix, cell_bytes, ignored)
+            prefix = info.path.rpartition(".")[0] + "/" if len(infos) > 1 else ""
+            for group in self._groups(info.path):
+                base = {"table": info.path, "table_version": info.version, "row_group": group.number}
+                rows += self._rows(group, base, prefix, ignored)
+        if not rows:
+            raise NotFound(f"{self.store.where(self.pattern)} has no rows")
         return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
 
-    def _groups(self, path: str) -> Iterator[tuple[int, pa.Table, int]]:
-        """Number, table without its bytes, and bytes per row of each row group; a text table is one group."""
-        if not path.endswith(".parquet"):
-            yield 0, _read_text_table(self.store, path), 0
+    def _groups(self, path: str) -> Iterator[_Group]:
+        if not _is_parquet(path):
+            yield _text_table(self.store.read(path), self.store.where(path), self.columns)
             return
         with self.store.open(path) as file:
             parquet = _open_parquet(file, self.store.where(path))
-            light = [f.name for f in parquet.schema_arrow if not _holds_bytes(f.type)]
-            for group in range(parquet.metadata.num_row_groups):
-                meta = parquet.metadata.row_group(group)
-                table = parquet.read_row_group(group, columns=light, use_threads=False)
-                for field in parquet.schema_arrow:
-                    if field.name not in light:  # present, but not read: its cells are read with their sample
-                        table = table.append_column(field.name, pa.nulls(meta.num_rows, pa.binary()))
-                yield group, table, meta.total_byte_size // max(1, meta.num_rows)
+            schema = parquet.schema_arrow
+            heavy = frozenset(field.name for field in schema if _holds_bytes(field.type))
+            for number in range(parquet.metadata.num_row_groups):
+                meta = parquet.metadata.row_group(number)
+                table = parquet.read_row_group(number, columns=[n for n in schema.names if n not in heavy])
+                records = table.to_pylist() if table.num_columns else [{}] * meta.num_rows
+                yield _Group(number, schema.names, records, heavy, meta.total_byte_size // max(1, meta.num_rows))
 
     def _rows(
-        self, table: pa.Table, base: dict[str, Any], prefix: str, cell_bytes: int, ignored: Counter[str]
+        self, group: _Group, base: dict[str, Any], prefix: str, ignored: Counter[str]
     ) -> Iterator[dict[str, Any]]:
-        roles = _roles(table, self.columns)
-        bytes_columns = {f.name for f in table.schema if _holds_bytes(f.type)}
-        for name in sorted(bytes_columns - set(roles.values())):
-            ignored[f"column {name} (bytes)"] += table.num_rows
-        other = [n for n in table.column_names if n not in bytes_columns and n not in roles.values()]
-        for number, record in enumerate(table.to_pylist()):
+        if not group.records:
+            return
+        roles = _roles(group.names, group.heavy, self.columns)
+        for name in sorted(group.heavy - set(roles.values())):
+            ignored[f"column {name} (bytes)"] += len(group.records)
+        other = [n for n in group.names if n not in group.heavy and n not in roles.values()]
+        for number, record in enumerate(group.records):
             key = record.get(roles.get("key", ""))
-            row = base | {"row": number, "source": f"{base['table']}:{base['row_group']}:{number}"}
-            row["key"] = f"{prefix}{base['row_group']:03d}{number:06d}" if key is None else str(key)
+            row = base | {"row": number, "source": f"{base['table']}:{group.number}:{number}"}
+            row["key"] = f"{prefix}{group.number:03d}{number:06d}" if key in (None, "") else str(key)
             row["text"] = _as_text(record.get(roles.get("text", "")))
-            for modality in MEDIA:
-                name = roles.get(modality, "")
-                row[f"{modality}_path"] = None if name in bytes_columns else record.get(name)
-            row["bytes"] = cell_bytes + len(row["text"] or "")
-            row["metadata"] = as_json({n: record[n] for n in other if record[n] is not None})
+            try:
+                row |= {f"{m}_path": _as_path(m, record.get(roles.get(m, ""))) for m in MEDIA}
+            except Rejected as problem:
+                row |= {"reason": problem.reason.value, "message": problem.message}
+            row["bytes"] = group.cell_bytes + len(row["text"] or "")
+            row["metadata"] = as_json({n: record[n] for n in other if record.get(n) is not None})
             yield row
 
     def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
@@ -104,28 +117,20 @@ class Table:
                     cells, current = self._cells(row), place
                 yield self._sample(row, {name: column[row["row"]].as_py() for name, column in cells.items()})
             except Rejected as problem:
-                yield Reject(
-                    row["id"],
-                    row["key"],
-                    row["source"],
-                    "",
-                    Outcome.REJECTED,
-                    problem.reason,
-                    problem.message,
-                )
+                yield left_out(row, problem)
 
     def _cells(self, row: dict[str, Any]) -> dict[str, Any]:
         info = self.store.info(row["table"])
         if info is None or info.version != row["table_version"]:
             raise Rejected(Reason.SOURCE_CHANGED, f"{row['table']} has changed since the plan was made")
-        if not row["table"].endswith(".parquet"):
+        if not _is_parquet(row["table"]):
             return {}
         with self.store.open(row["table"]) as file:
             parquet = _open_parquet(file, row["table"])
-            roles = _roles(parquet.schema_arrow.empty_table(), self.columns)
-            heavy = {
-                m: roles[m] for m in MEDIA if m in roles and _holds_bytes(parquet.schema_arrow.field(roles[m]).type)
-            }
+            schema = parquet.schema_arrow
+            held = frozenset(field.name for field in schema if _holds_bytes(field.type))
+            roles = _roles(schema.names, held, self.columns)
+            heavy = {m: roles[m] for m in MEDIA if roles.get(m) in held}
             table = parquet.read_row_group(row["row_group"], columns=list(heavy.values()), use_threads=False)
             return {m: table[name] for m, name in heavy.items()}
 
@@ -134,7 +139,7 @@ class Table:
         for modality in MEDIA:
             cell = cells.get(modality)
             data = cell.get("bytes") if isinstance(cell, dict) else cell
-            path = (cell.get("path") if isinstance(cell, dict) else None) or row[f"{modality}_path"]
+            path = _as_path(modality, cell) if isinstance(cell, dict) else row[f"{modality}_path"]
             if data is None and path is not None:
                 data = read_reference(self.store, path)
             if data is not None:
@@ -151,7 +156,18 @@ def open_corpus(source: str, columns: dict[str, str]) -> Table:
 
 
 def _as_text(value: Any) -> str | None:
-    return None if value is None else value if isinstance(value, str) else str(value)
+    return value if value is None or isinstance(value, str) else as_json(value)
+
+
+def _as_path(modality: Modality, cell: Any) -> str | None:
+    path = cell.get("path") if isinstance(cell, dict) else cell
+    if path is not None and not isinstance(path, str):
+        raise Rejected(Reason.UNSUPPORTED, f"the {modality} is {path!r}, which is no path")
+    return path or None
+
+
+def _is_parquet(path: str) -> bool:
+    return path.lower().endswith(".parquet")
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -162,37 +178,54 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 def _open_parquet(file: Any, where: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, pre_buffer=False)
+        return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{where} is not a Parquet file: {error}") from error
 
 
-def _read_text_table(store: Store, path: str) -> pa.Table:
-    data = pa.BufferReader(store.read(path))
+def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
+    if where.lower().endswith(".jsonl"):
+        records = list(_json_lines(data, where))
+        names = list(dict.fromkeys(name for record in records for name in record))
+        return _Group(0, names, records, frozenset(), 0)
+    own = {*asked.values(), *(name for names in GUESSES.values() for name in names)}
     try:
-        if path.endswith(".jsonl"):
-            return pyarrow.json.read_json(data, read_options=pyarrow.json.ReadOptions(use_threads=False))
-        delimiter = "\t" if path.endswith(".tsv") else ","
-        return pyarrow.csv.read_csv(
-            data,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(data),
+            read_options=pyarrow.csv.ReadOptions(block_size=min(len(data) + 1, 2**31 - 1)),  # else a cell has a limit
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter="\t" if where.lower().endswith(".tsv") else ",", newlines_in_values=True
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(own, pa.string())),  # "007" stays
         )
     except pa.ArrowException as error:
-        raise ConfigError(f"{store.where(path)} cannot be read as a table: {error}") from error
+        raise ConfigError(f"{where} cannot be read as a table: {error}") from error
+    records = [{n: None if v == "" else v for n, v in record.items()} for record in table.to_pylist()]
+    return _Group(0, table.column_names, records, frozenset(), 0)
 
 
-def _roles(table: pa.Table, asked: dict[str, str]) -> dict[str, str]:
+def _json_lines(data: bytes, where: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise ConfigError(f"{where}: line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise ConfigError(f"{where}: line {number} is not a JSON object")
+        yield record
+
+
+def _roles(names: list[str], heavy: frozenset[str], asked: dict[str, str]) -> dict[str, str]:
     """Which column holds the key, the image, the audio and the text: as asked, else by its usual names."""
-    names = table.column_names
     for role, name in asked.items():
         if name not in names:
             near = get_close_matches(name, names, 1) or names
             raise ConfigError(f"the table has no column {name!r} for the {role}; did you mean {near[0]!r}?")
-    guessed = {
-        role: next((g for g in guesses if g in names and g not in asked.values()), None)
-        for role, guesses in GUESSES.items()
-    }
+        if role not in MEDIA and name in heavy:
+            raise ConfigError(f"column {name!r} holds bytes; the {role} must be a column of strings")
+    guessed = {role: next((g for g in _free(role, names, heavy, asked)), None) for role in GUESSES}
     roles = {role: name for role, name in guessed.items() if name is not None} | asked
     if not set(roles) & set(Modality):
         raise ConfigError(
@@ -200,3 +233,9 @@ def _roles(table: pa.Table, asked: dict[str, str]) -> dict[str, str]:
             "say which: --image-column, --audio-column, --text-column"
         )
     return roles
+
+
+def _free(role: str, names: list[str], heavy: frozenset[str], asked: dict[str, str]) -> Iterator[str]:
+    for guess in GUESSES[role]:
+        if guess in names and guess not in asked.values() and (role in MEDIA or guess not in heavy):
+            yield guess

@@ -6,12 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmdata.corpora import scan_table
+from mmdata.corpora import left_out, scan_table
+from mmdata.corpora.files import matches, readable
 from mmdata.corpora.folder import PARTS, _metadata
 from mmdata.errors import NotFound
 from mmdata.storage.store import Store
 from mmdata.storage.tar import Member, scan
-from mmdata.types import SUFFIXES, Modality, Outcome, Part, Reason, Reject, Rejected, Sample
+from mmdata.types import SUFFIXES, Modality, Part, Reason, Reject, Rejected, Sample
 
 COLUMNS = [
     ("tar", pa.string()),
@@ -28,11 +29,9 @@ class Tars:
 
     def scan(self) -> tuple[pa.Table, dict[str, int]]:
         """Reads the headers of every tar. Damage, naming tar and offset, when one is not whole."""
-        from fnmatch import fnmatchcase
-
         rows: list[dict[str, Any]] = []
         ignored: Counter[str] = Counter()
-        tars = [info for info in self.store.list() if fnmatchcase(info.path, self.pattern)]
+        tars = [info for info in self.store.list() if matches(info.path, self.pattern)]
         if not tars:
             raise NotFound(f"no tar matches {self.store.where(self.pattern)}")
         for info in tars:
@@ -54,15 +53,7 @@ class Tars:
                     raise Rejected(Reason.SOURCE_CHANGED, f"{row['tar']} has changed since the plan was made")
                 yield self._sample(row)
             except Rejected as problem:
-                yield Reject(
-                    row["id"],
-                    row["key"],
-                    row["source"],
-                    "",
-                    Outcome.REJECTED,
-                    problem.reason,
-                    problem.message,
-                )
+                yield left_out(row, problem)
 
     def _sample(self, row: dict[str, Any]) -> Sample:
         found = {
@@ -85,12 +76,12 @@ def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[s
     rows: dict[str, dict[str, Any]] = {}
     surplus = []
     for member in members:
-        folder, slash, name = member.name.rpartition("/")
+        folder, slash, name = readable(member.name).rpartition("/")
         stem, _, suffix = name.partition(".")
         kind = suffix.rpartition(".")[2].lower()
         part = "json" if suffix.lower() == "json" else SUFFIXES.get(kind)
         if part is None or not stem:
-            ignored["." + suffix if suffix else "no suffix"] += 1
+            ignored["hidden" if not stem else "." + suffix if suffix else "no suffix"] += 1
             continue
         key = f"{folder}{slash}{stem}"
         row = rows.setdefault(key, {"key": key, "source": f"{tar}:{key}", "bytes": 0})
@@ -104,8 +95,8 @@ def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[s
 
 def _second(tar: str, member: Member, part: str, key: str) -> dict[str, Any]:
     return {
-        "key": f"{tar}:{member.name}",
-        "source": f"{tar}:{member.name}",
+        "key": f"{tar}:{readable(member.name)}",
+        "source": f"{tar}:{readable(member.name)}",
         "bytes": member.size,
         "reason": Reason.DUPLICATE_KEY.value,
         "message": f"{key!r} has another {part} already",

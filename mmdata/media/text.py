@@ -10,9 +10,9 @@ MAX_CHARS = 65536
 
 def decode(data: bytes) -> Decoded:
     """A `str` without NULs and outer white space, cut to 65,536 characters (a repair, `too_long`)."""
-    codec = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    codec = _codec(data)
     try:
-        text = data.decode(codec).replace("\0", "").strip()
+        text = _clean(data.decode(codec))
     except UnicodeDecodeError as error:
         raise Rejected(Reason.BAD_TEXT, f"not {codec}: {error.reason} at byte {error.start}") from error
     if not text:
@@ -20,3 +20,16 @@ def decode(data: bytes) -> Decoded:
     if len(text) > MAX_CHARS:
         return Decoded(text[:MAX_CHARS], (Reason.TOO_LONG,))
     return Decoded(text)
+
+
+def caption(data: bytes, length: int) -> str:
+    """The first `length` characters for people to read; what is not text becomes U+FFFD."""
+    return _clean(data[: 8 * length].decode(_codec(data), "replace"))[:length]
+
+
+def _codec(data: bytes) -> str:
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "").strip()

@@ -11,19 +11,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmdata.cluster import Resources, run, threads_of
+from mmdata.cluster import Resources, threads_of
 from mmdata.config import ShardConfig
 from mmdata.corpora import Corpus, kind_of, open_corpus
-from mmdata.errors import NotFound
+from mmdata.errors import ConfigError, NotFound
 from mmdata.media import decode
+from mmdata.media.text import caption
 from mmdata.stages import Clock, Job, Summary, Watch, ordered_map, run_job, silent
+from mmdata.stages.duplicates import count_duplicates, mark_duplicates
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.plan import Plan, plan_rows, plan_table, read_plan, write_plan
 from mmdata.storage.receipts import commit, read_receipts, rejects_file, tally, versions, write_summary
-from mmdata.storage.shards import ShardWriter, read_sample_table
-from mmdata.storage.store import sha256
+from mmdata.storage.shards import ShardWriter
+from mmdata.storage.store import Store, sha256
 from mmdata.types import Modality, Outcome, Reason, Receipt, Reject, Rejected, Sample
 
+CAPTION_CHARS = 500
 AHEAD = 64  # samples read and not yet decoded
 
 
@@ -33,10 +36,8 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     Raises NotFound or ConfigError for a source that cannot be read, Conflict when the dataset was planned
     from something else, TooManyRejects above `config.max_reject_rate`.
     """
+    _check_apart(config)
     dataset = Dataset.create(config.dataset)
-    if config.overwrite:
-        for info in dataset.store.list(SHARDS):
-            dataset.store.delete(info.path)
     plan = _plan(dataset, config, resources)
     done = read_receipts(dataset.store, SHARDS)
     job = Job(
@@ -58,16 +59,13 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     return replace(summary, facts=facts)
 
 
-def count_duplicates(dataset: Dataset, receipts: dict[str, Receipt]) -> int:
-    """How many samples have the very parts of an earlier one."""
-    seen: set[tuple[Any, ...]] = set()
-    samples = 0
-    for receipt in receipts.values():
-        table = read_sample_table(dataset, receipt)
-        columns = [table[f"{modality}_sha256"].to_pylist() for modality in Modality]
-        seen.update(zip(*columns, strict=True))
-        samples += table.num_rows
-    return samples - len(seen)
+def _check_apart(config: ShardConfig) -> None:
+    """A folder that holds its own dataset would change with every shard."""
+    if (config.kind or kind_of(config.source)) != "folder":
+        return
+    source, dataset = Store(config.source).url, Store(config.dataset).url
+    if f"{dataset}/".startswith(f"{source}/"):
+        raise ConfigError(f"the dataset {dataset} lies in its source {source}; put it elsewhere")
 
 
 def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
@@ -78,14 +76,20 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
         table, ignored = corpus.scan()
     except NotFound:
         done = read_receipts(dataset.store, SHARDS)
-        if found is not None and len(done) == found.shards and found.options == config.plan_options():
+        asked = (source, config.plan_options(), False)
+        if found and (found.source, found.options, config.overwrite) == asked and len(done) == found.shards:
             return found  # all is made; the source may be gone
         raise
+    if config.overwrite:
+        for info in dataset.store.list(SHARDS):
+            dataset.store.delete(info.path)
     if config.shuffle is not None:
         table = table.take(np.random.default_rng(config.shuffle).permutation(table.num_rows))
     table = table.add_column(0, "id", pa.array(range(table.num_rows), pa.int64()))
     if config.dedup == "exact":
-        table = _mark_duplicates(table, partial(open_corpus, source, kind, _columns(config)), resources)
+        table = mark_duplicates(
+            table, partial(open_corpus, source, kind, _columns(config)), config.modalities, resources
+        )
     starts = _starts(table["bytes"].to_pylist(), config.samples_per_shard, config.shard_size)
     data = plan_table(table, starts)
     plan = Plan(
@@ -116,41 +120,6 @@ def _starts(sizes: list[int], samples: int, limit: int) -> list[int]:
     return starts
 
 
-def _mark_duplicates(table: pa.Table, corpus: Any, resources: Resources) -> pa.Table:
-    """Read every sample once and mark those whose parts are those of an earlier one."""
-    chunks = [(start, min(start + 1000, table.num_rows)) for start in range(0, table.num_rows, 1000)]
-    digests: dict[int, str] = {}
-    for ended in run(partial(_hash_setup, corpus, table), _hash_chunk, chunks, resources):
-        if ended.error is not None:
-            raise ended.error
-        digests |= ended.result or {}
-    first: dict[str, str] = {}
-    reasons, messages = table["reason"].to_pylist(), table["message"].to_pylist()
-    keys = table["key"].to_pylist()
-    for row in sorted(digests):
-        earlier = first.setdefault(digests[row], keys[row])
-        if earlier != keys[row]:
-            reasons[row], messages[row] = Reason.DUPLICATE.value, f"the same bytes as {earlier!r}"
-    for name, values in (("reason", reasons), ("message", messages)):
-        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
-    return table
-
-
-def _hash_setup(corpus: Any, table: pa.Table) -> tuple[Corpus, pa.Table]:
-    return corpus(), table
-
-
-def _hash_chunk(state: tuple[Corpus, pa.Table], chunk: tuple[int, int]) -> dict[int, str]:
-    corpus, table = state
-    rows = table.slice(chunk[0], chunk[1] - chunk[0])
-    rows = rows.filter(pc.is_null(rows["reason"]))
-    return {
-        sample.id: "".join(sha256(part.data) for _, part in sorted(sample.parts.items()))
-        for sample in corpus.read(rows)
-        if isinstance(sample, Sample)
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class _State:
     dataset: Dataset
@@ -174,7 +143,8 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
     for outcome in ordered_map(state.pool, check, _timed(state.corpus.read(planned), clock), AHEAD):
         rejects += [outcome] if isinstance(outcome, Reject) else outcome.notes
         if isinstance(outcome, Sample):
-            writer.add(outcome)
+            text = outcome.parts.get(Modality.TEXT)
+            writer.add(outcome, caption(text.data, CAPTION_CHARS) if text else None)
     since = clock.add("wall", since)
     files = writer.files() | rejects_file(sorted(rejects, key=lambda r: (r.id, r.part)))
     clock.add("write", since)

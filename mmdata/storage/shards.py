@@ -13,7 +13,6 @@ from mmdata.storage.tables import PART_COLUMNS, from_parquet, metadata_columns, 
 from mmdata.storage.tar import END, header, padding
 from mmdata.types import Modality, Part, Receipt, Sample
 
-CAPTION_CHARS = 500
 CHUNK = 8 << 20  # bytes read at once
 GAP = 256 << 10  # unwanted bytes worth reading over rather than asking twice
 
@@ -31,7 +30,7 @@ class ShardWriter:
         self.rows: list[dict[str, Any]] = []
         self.metadata: list[Mapping[str, Any]] = []
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: Sample, caption: str | None = None) -> None:
         """Append one sample. Its true key, source and metadata go into a `.json` member."""
         about = {"key": sample.key, "source": sample.source, "metadata": sample.metadata}
         about_json = orjson.dumps(about, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
@@ -44,9 +43,7 @@ class ShardWriter:
             row |= {f"{name}_{column}": fact for column, fact in zip(PART_COLUMNS, facts, strict=True)}
             self.tar += part.data
             self.tar += padding(len(part.data))
-        text = sample.parts.get(Modality.TEXT)
-        row["caption"] = text.data.decode("utf-8", "replace").strip()[:CAPTION_CHARS] if text else None
-        self.rows.append(row)
+        self.rows.append(row | {"caption": caption})
         self.metadata.append(sample.metadata)
 
     def files(self) -> dict[str, bytes]:

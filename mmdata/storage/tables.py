@@ -57,11 +57,14 @@ def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) 
 def metadata_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, pa.Array]:
     """One column a metadata field; nested values and fields of mixed type become JSON strings.
 
-    A field named like one of our own columns gets an underscore behind its name.
+    A field named like one of our own columns gets an underscore behind its name, and so does one that is
+    named like that with underscores already: no two fields meet, in no shard.
     """
     records = list(rows)
     names = sorted({name for record in records for name in record})
-    return {name + "_" if name in RESERVED else name: _column([r.get(name) for r in records]) for name in names}
+    return {
+        name + "_" if name.rstrip("_") in RESERVED else name: _column([r.get(name) for r in records]) for name in names
+    }
 
 
 def _column(values: list[Any]) -> pa.Array:
