@@ -1,0 +1,61 @@
+"""A family of text encoders that go wrong in known ways, on texts with the word "star"; `plain` never does."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmdata.encoders import Prepared, Request
+from mmdata.types import EncoderCard, Modality, Reason, Rejected
+
+batches: list[int] = []  # how many texts each call that ended well had
+
+
+def describe(name: str, tower: str, request: Request) -> EncoderCard:
+    return EncoderCard(
+        name="",
+        spec=f"odd:{name}",
+        modality=Modality.TEXT,
+        dim=3,
+        dtype=request.dtype,
+        precision=request.precision,
+        normalised=False,
+        space="odd",
+        preprocessing={},
+        revision="1",
+        weights_sha256="",
+        towers={"text": f"odd:{name}"},
+    )
+
+
+def load(card: EncoderCard, device: str) -> "OddEncoder":
+    return OddEncoder(card)
+
+
+class OddEncoder:
+    """Three numbers of a text: its length, its words, its first letter."""
+
+    def __init__(self, card: EncoderCard) -> None:
+        self.card = card
+        self.batch_size = 8
+        self.way = card.spec.removeprefix("odd:")
+
+    def prepare(self, value: str) -> Prepared:
+        if self.way == "refuses" and "star" in value:
+            raise Rejected(Reason.TOO_LONG, "a star is too long")
+        return Prepared(value, len(value))
+
+    def encode(self, batch: Sequence[str]) -> NDArray[np.float32]:
+        stars = np.array(["star" in text for text in batch], bool)
+        if (self.way == "three-fit" and len(batch) > 3) or (self.way == "stars-do-not-fit" and stars.any()):
+            raise torch.OutOfMemoryError("out of memory")
+        batches.append(len(batch))
+        facts = [(len(text), len(text.split()), ord(text[0])) for text in batch]
+        vectors = np.array(facts, np.float32).reshape(len(batch), 3)
+        if self.way == "wide":
+            return np.pad(vectors, ((0, 0), (0, 1)))
+        bad = {"nan": np.nan, "zero": 0.0, "huge": 1e6, "all-nan": np.nan}.get(self.way)
+        if bad is not None:
+            vectors[stars | (self.way == "all-nan")] = bad
+        return vectors
