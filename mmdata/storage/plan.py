@@ -69,12 +69,20 @@ def write_plan(dataset: Dataset, plan: Plan, table: bytes) -> None:
         found = read_plan(dataset)
     if found != plan:
         there = asdict(found) if found else {}
-        raise conflict(
-            f"the plan of {dataset.url}",
-            _flat(there),
-            _flat(asdict(plan)),
-            "use another dataset, or --overwrite to make all shards again",
-        )
+        remedy = "use another dataset, or --overwrite to make all shards again"
+        changed = _changes(whole_plan(dataset), from_parquet(table, "the plan asked for"))
+        raise conflict(f"the plan of {dataset.url}", _flat(there), _flat(asdict(plan)), "\n".join([*changed, remedy]))
+
+
+def _changes(there: pa.Table, asked: pa.Table) -> list[str]:
+    """What became of the sources, with the first of each kind."""
+    old, new = ({row["source"]: row | {"id": None} for row in table.to_pylist()} for table in (there, asked))
+    kinds = {
+        "gone": [source for source in old if source not in new],
+        "new": [source for source in new if source not in old],
+        "changed": [source for source in new if source in old and old[source] != new[source]],
+    }
+    return [f"  {len(names)} of the sources {kind}, as {min(names)!r}" for kind, names in kinds.items() if names]
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:
