@@ -36,10 +36,10 @@ def decode(data: bytes) -> Decoded:
             declared, rate = file.frames, file.samplerate
     except soundfile.LibsndfileError as error:
         raise Rejected(_why(data), f"not a readable sound: {error.error_string}") from error
-    if len(samples) == 0:
-        raise Rejected(Reason.EMPTY, "the sound has no frames")
     if len(samples) < declared * (1 - MISSING) or _is_cut(data):
         raise Rejected(Reason.DECODE_TRUNCATED, f"{len(samples)} frames, more were declared")
+    if len(samples) == 0:
+        raise Rejected(Reason.EMPTY, "the sound has no frames")
     if not np.isfinite(samples).all():
         raise Rejected(Reason.NONFINITE_INPUT, "the sound has NaN or infinite samples")
     return Decoded(Waveform(samples, rate))
@@ -74,6 +74,9 @@ def _is_cut(data: bytes) -> bool:
         declared = struct.unpack("<I", data[4:8])[0]
         return bool(declared != 0xFFFFFFFF and declared + 8 > len(data) + 1)
     if data[:4] == b"OggS":
-        last = data.rfind(b"OggS")
-        return len(data) < last + 6 or not data[last + 5] & 4  # the last page carries the end-of-stream flag
+        page = data[data.rfind(b"OggS") :]
+        if len(page) < 27:  # bytes of a page's header: flags at 5, number of segments at 26, then their sizes
+            return True
+        last = bool(page[5] & 4)  # the last page carries the end-of-stream flag
+        return not last or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
     return False
