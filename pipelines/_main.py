@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from mmdata.cluster import one_connection
 from mmdata.config import Config, load
 from mmdata.errors import MMDataError
 
@@ -16,7 +17,8 @@ def run_job(job: Callable[[Config], None], model: type[Config], about: str | Non
     parser.add_argument("--debug", action="store_true", help="the traceback of an error")
     arguments = parser.parse_args()
     try:
-        job(load(model, arguments.config, arguments.set))
+        with one_connection():
+            job(load(model, arguments.config, arguments.set))
     except MMDataError as error:
         if arguments.debug:
             raise

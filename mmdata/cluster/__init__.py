@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,7 @@ State = TypeVar("State")
 
 IN_FLIGHT = 2
 log = logging.getLogger(__name__)
+_ends: list[ExitStack] = []
 
 
 class WorkerDied(ModelError):
@@ -75,6 +77,22 @@ def run(
         from mmdata.cluster.actors import run_on_ray
 
         yield from run_on_ray(setup, work, items, resources)
+
+
+@contextmanager
+def one_connection() -> Iterator[None]:
+    """Inside it, the first run that needs Ray connects, and the later ones find it connected."""
+    with ExitStack() as end:
+        _ends.append(end)
+        try:
+            yield
+        finally:
+            _ends.remove(end)
+
+
+def kept_until() -> ExitStack | None:
+    """Where to leave what ends with `one_connection`; None outside it."""
+    return _ends[0] if _ends else None
 
 
 def threads_of(resources: Resources) -> int:

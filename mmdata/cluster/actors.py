@@ -5,11 +5,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmdata.cluster import IN_FLIGHT, Done, Item, Resources, Result, State, WorkerDied, attempt, setup_error
+from mmdata.cluster import IN_FLIGHT, Done, Item, Resources, Result, State, WorkerDied, attempt, kept_until, setup_error
 from mmdata.errors import ConfigError, MMDataError, ModelError
 
 ATTEMPTS = 3  # workers that may die over one item before it is given up
@@ -237,7 +237,7 @@ def _stall(pool: _Pool) -> str:
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster at `address`, or a local one; one that is there already is used and kept."""
+    """A connection to the cluster at `address`, or to a Ray of our own; one that is there already is used and kept."""
     import ray
     from ray.exceptions import RayError
 
@@ -254,10 +254,9 @@ def _connected(address: str | None) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, RayError) as error:
         what = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
         raise ConfigError(f"cannot {what}: {_last_line(error)}") from error
-    try:
+    with ExitStack() as until:
+        (kept_until() or until).callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
 
 
 def _knock(address: str) -> None:
