@@ -75,10 +75,9 @@ def _compare(root: Path, source: Path, spec: str, modality: Modality, count: int
         shard(ShardConfig(dataset=urls[shards], source=str(part), samples_per_shard=per_shard), Resources(workers=0))
     decode_seconds, encode_seconds = _bare(urls[SHARDS], spec, modality)
     ceiling = count / (decode_seconds + encode_seconds)
+    rates = {"bare decode": count / decode_seconds, "bare encode": count / encode_seconds, "both": ceiling}
     print(f"{spec}: {count} samples, {CORES} cores")
-    print(
-        f"  bare decode {count / decode_seconds:.0f}/s, bare encode {count / encode_seconds:.0f}/s, both {ceiling:.0f}/s"
-    )
+    print("  " + ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()))
     for name, resources in {"in-process": Resources(0), "on Ray, 1 worker": Resources(1, cpus=float(CORES))}.items():
         seconds = {shards: _timed(url, spec, resources) for shards, url in urls.items()}
         rate = per_shard * (SHARDS - SHARDS // 3) / (seconds[SHARDS] - seconds[SHARDS // 3])
