@@ -36,10 +36,8 @@ def test_metadata_of_any_kind_becomes_a_column(values, kind, stored):
 
 def test_a_field_that_some_samples_lack_is_null_there():
     columns = metadata_columns([{"a": 1}, {}, {"b": "x"}])
-    assert {name: column.to_pylist() for name, column in columns.items()} == {
-        "a": [1, None, None],
-        "b": [None, None, "x"],
-    }
+    assert columns["a"].to_pylist() == [1, None, None]
+    assert columns["b"].to_pylist() == [None, None, "x"]
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
@@ -62,7 +60,6 @@ def test_fields_of_any_name_survive_parquet(record):
     columns = metadata_columns([record])
     table = from_parquet(to_parquet(pa.table({"id": [0], **columns})), "here")
     assert table.drop(["id"]).to_pylist() == [{name: column[0].as_py() for name, column in columns.items()}]
-    assert sorted(columns) == sorted(columns.keys())
     assert [column[0].as_py() for column in columns.values()] == [record[name] for name in sorted(record)]
 
 
@@ -71,7 +68,7 @@ def test_vectors_are_stored_plain_and_the_rest_is_not():
     key, embedding = meta.column(0), meta.column(1)
     assert (key.compression, key.is_stats_set) == ("ZSTD", True)
     assert (embedding.compression, embedding.is_stats_set) == ("UNCOMPRESSED", False)
-    assert embedding.encodings == ("RLE", "PLAIN") or "RLE_DICTIONARY" not in embedding.encodings
+    assert embedding.encodings == ("PLAIN", "RLE")
 
 
 def test_the_same_table_gives_the_same_bytes():

@@ -97,7 +97,7 @@ def same_rows(card: EncoderCard, found: bytes, data: bytes) -> bool:
 def vectors(table: pa.Table) -> NDArray[np.floating]:
     """The `embedding` column as (n, dim), without a copy where the table is in one chunk."""
     column = table["embedding"].combine_chunks()
-    return np.asarray(column.flatten()).reshape(len(column), -1)
+    return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
 
 
 class Features:
