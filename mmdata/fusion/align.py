@@ -5,6 +5,7 @@ SVD of their cross-covariance gives the directions, and each direction is weight
 Gong et al. 2014 (arXiv 1212.4522) do for retrieval by cosine.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,27 +41,32 @@ class Fit:
     left: Tower
     right: Tower
     ridges: tuple[float, float]
-    correlations: Matrix  # of the training pairs, (dim,)
+    correlations: Matrix  # canonical, of the training pairs, as small as the ridges make them, (dim,)
 
 
 def fit_cca(
-    left: NDArray[np.floating], right: NDArray[np.floating], groups: list[str], folds: NDArray[np.int64], dim: int
+    left: NDArray[np.floating],
+    right: NDArray[np.floating],
+    groups: Sequence[str],
+    folds: NDArray[np.int64],
+    dim: int,
+    choices: Sequence[tuple[float, float]] = RIDGES,
 ) -> Fit:
     """Fit on pairs, `(n, dim_left)` and `(n, dim_right)`.
 
-    The two ridges are chosen by R@10, both ways, over the `folds` `(n,)` of a cross-validation; pairs of one
-    group must be in one fold. The fit that is returned uses all pairs.
+    The two ridges are one of `choices`: the pair with the best R@10, both ways, over the `folds` `(n,)` of a
+    cross-validation; pairs of one group must be in one fold. The fit that is returned uses all pairs.
     """
-    scores = dict.fromkeys(RIDGES, 0.0)
+    scores = dict.fromkeys(choices, 0.0)
     for fold in np.unique(folds):
         held = folds == fold
         names = [group for group, is_held in zip(groups, held, strict=True) if is_held]
         views = _Views.of(left[~held], right[~held])
-        for ridges in RIDGES:
+        for ridges in choices:
             fit = views.solve(ridges, dim)
             a, b = fit.left.project(left[held]), fit.right.project(right[held])
             scores[ridges] += recall_at(a, b, names)["R@10"] + recall_at(b, a, names)["R@10"]
-    best = max(RIDGES, key=lambda ridges: scores[ridges])
+    best = max(choices, key=lambda ridges: scores[ridges])
     return _Views.of(left, right).solve(best, dim)
 
 

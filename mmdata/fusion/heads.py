@@ -15,6 +15,7 @@ from mmdata.storage.features import card_from_json, card_to_json
 from mmdata.storage.store import sha256
 from mmdata.types import EncoderCard, Modality
 
+AGAIN = "make it again: mmdata align ... --overwrite"
 TENSORS = ("mean", "scale", "centre", "weight")
 
 
@@ -69,6 +70,8 @@ def write_head(
         "towers": {modality.value: orjson.loads(card_to_json(card)) for modality, card in cards.items()},
         "inputs": inputs,
     }
+    if dataset.store.info(f"{folder}/head.json"):
+        dataset.store.delete(f"{folder}/head.json")
     dataset.store.replace(f"{folder}/head.safetensors", data)
     dataset.store.replace(f"{folder}/metrics.json", orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
     dataset.store.replace(f"{folder}/head.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
@@ -79,17 +82,23 @@ def read_head(dataset: Dataset, name: str) -> Head:
     """NotFound when there is no such head, Damage when its tensors are not those that were written."""
     folder = head_folder(name)
     try:
-        facts = orjson.loads(dataset.store.read(f"{folder}/head.json"))
+        about = dataset.store.read(f"{folder}/head.json")
     except NotFound as error:
         there = ", ".join(dataset.names("heads")) or "none yet: run mmdata align"
         raise NotFound(f"{dataset.url} has no head {name!r}; there are: {there}") from error
     data = dataset.store.read(f"{folder}/head.safetensors")
-    if sha256(data) != facts["sha256"]:
-        raise Damage(f"{dataset.store.where(folder)}/head.safetensors is not the file that head.json names")
+    where = dataset.store.where(folder)
+    try:
+        facts = orjson.loads(about)
+        if sha256(data) != facts["sha256"]:
+            raise Damage(f"{where}/head.safetensors is not the file that head.json names; {AGAIN}")
+        cards = {Modality(m): card_from_json(orjson.dumps(card), where) for m, card in facts["towers"].items()}
+        inputs = facts["inputs"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damage(f"{where}/head.json does not describe a head: {error}; {AGAIN}") from error
     tensors = load_tensors(data)
-    cards = {Modality(m): card_from_json(orjson.dumps(card), folder) for m, card in facts["towers"].items()}
     towers = {m: Tower(*(tensors[f"{m}.{tensor}"] for tensor in TENSORS)) for m in cards}
-    return Head(name, facts["sha256"], towers, cards, facts["inputs"])
+    return Head(name, facts["sha256"], towers, cards, inputs)
 
 
 def read_metrics(dataset: Dataset, name: str) -> dict[str, Any]:

@@ -55,23 +55,18 @@ class QueryEncoder:
 
 
 def read_vectors(path: Path, card: EncoderCard) -> NDArray[np.float32]:
-    """Queries from a file: an `.npy` of `(n, dim)`, or a Parquet with an `embedding` column.
+    """Queries from a file: an `.npy` of `(n, dim)` or `(dim,)`, or a Parquet with an `embedding` column.
 
-    Raises Conflict when a Parquet's own card names another space, ConfigError when the file has no vectors of
-    this length or some that are not finite.
+    Raises Conflict when a Parquet's own card names another space, ConfigError when the file has no vectors.
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist")
     try:
         rows = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _parquet_vectors(path, card)
+        return np.atleast_2d(rows).astype(np.float32)
     except (ValueError, OSError, KeyError, pa.ArrowException) as error:
-        raise ConfigError(f"{path} is neither .npy nor Parquet with an embedding column: {error}") from error
-    rows = np.atleast_2d(rows).astype(np.float32)
-    if rows.ndim != 2 or rows.shape[1] != card.dim:
-        raise ConfigError(f"{path} has vectors of shape {rows.shape}, the index has dim {card.dim}")
-    if not np.isfinite(rows).all():
-        raise ConfigError(f"{path} has vectors that are not finite")
-    return rows
+        wanted = f"neither .npy nor Parquet with a column embedding of {card.dim} numbers"
+        raise ConfigError(f"{path} is {wanted}: {error}") from error
 
 
 def _parquet_vectors(path: Path, card: EncoderCard) -> NDArray[np.floating]:
@@ -81,7 +76,8 @@ def _parquet_vectors(path: Path, card: EncoderCard) -> NDArray[np.floating]:
         theirs = card_from_json(footer[CARD], str(path))
         if theirs.space != card.space:
             raise Conflict(f"{path} holds {_brief(theirs)}, the index {_brief(card)}: two spaces")
-    return vectors(table)
+    fixed = table["embedding"].cast(pa.list_(pa.float32(), card.dim))  # others write lists of any length
+    return vectors(pa.table({"embedding": fixed}))
 
 
 def _brief(card: EncoderCard) -> str:

@@ -1,5 +1,6 @@
 """One search for the command line, Python and HTTP: an index opened once, asked many times."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import faiss
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmdata.errors import ConfigError, Damage, NotFound
@@ -22,6 +24,7 @@ from mmdata.storage.tables import from_parquet, to_parquet
 from mmdata.types import EncoderCard, Hit, Modality
 
 FILES = ("index.faiss", "rows.parquet")
+AGAIN = "make it again: mmdata index ... --overwrite"
 OWN = ("id", "key", "shard", "member", "caption")
 
 
@@ -42,6 +45,8 @@ class IndexFacts:
 def write_index(dataset: Dataset, built: Built, card: EncoderCard, facts: IndexFacts) -> None:
     """Write the index, its rows and, last, `index.json`, without which there is no index."""
     folder = index_folder(facts.name)
+    if dataset.store.info(f"{folder}/index.json"):
+        dataset.store.delete(f"{folder}/index.json")
     data = {
         "index.faiss": faiss.serialize_index(built.index).tobytes(),
         "rows.parquet": to_parquet(built.rows),
@@ -60,13 +65,17 @@ def read_facts(dataset: Dataset, name: str) -> tuple[IndexFacts, EncoderCard, di
     """What `index.json` says: facts, card, hashes. NotFound when there is no such index."""
     path = f"{index_folder(name)}/index.json"
     try:
-        about = orjson.loads(dataset.store.read(path))
+        data = dataset.store.read(path)
     except NotFound as error:
         there = ", ".join(dataset.names("indexes")) or "none yet: run mmdata index"
         raise NotFound(f"{dataset.url} has no index {name!r}; there are: {there}") from error
-    card = card_from_json(orjson.dumps(about.pop("encoder")), dataset.store.where(path))
-    hashes = about.pop("sha256")
-    return IndexFacts(**about), card, hashes
+    try:
+        about = orjson.loads(data)
+        card = card_from_json(orjson.dumps(about.pop("encoder")), dataset.store.where(path))
+        hashes = about.pop("sha256")
+        return IndexFacts(**about), card, hashes
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damage(f"{dataset.store.where(path)} does not describe an index: {error}; {AGAIN}") from error
 
 
 class Index:
@@ -78,9 +87,12 @@ class Index:
         data = {file: dataset.store.read(f"{index_folder(name)}/{file}") for file in FILES}
         for file, content in data.items():
             if sha256(content) != hashes[file]:
-                raise Damage(f"{dataset.store.where(index_folder(name))}/{file} is not the file index.json names")
+                raise Damage(
+                    f"{dataset.store.where(index_folder(name))}/{file} is not the file index.json names; {AGAIN}"
+                )
         self.faiss: Any = faiss.deserialize_index(np.frombuffer(data["index.faiss"], np.uint8))
         self.rows = from_parquet(data["rows.parquet"], "rows.parquet")
+        self._lock = threading.Lock()
         self._encoders: dict[tuple[Modality, str | None], QueryEncoder] = {}
 
     def __len__(self) -> int:
@@ -97,22 +109,26 @@ class Index:
 
     def vector_of(self, key: str) -> NDArray[np.float32]:
         """The stored vector of a sample, `(1, dim)`. NotFound when the key is not in the index."""
-        import pyarrow.compute as pc
-
         row = pc.index(self.rows["key"], key).as_py()
         if row < 0:
             raise NotFound(f"the index {self.facts.name!r} has no sample {key!r}")
-        if hasattr(self.faiss, "make_direct_map"):
-            self.faiss.make_direct_map()
+        with self._lock:
+            if hasattr(self.faiss, "make_direct_map"):
+                self.faiss.make_direct_map()
         return np.asarray(self.faiss.reconstruct(row), np.float32)[None]
 
     def search(self, queries: NDArray[np.floating], k: int = 10, where: Sequence[str] = ()) -> list[list[Hit]]:
         """The k nearest rows of each of `(n, dim)` queries, best first; fewer when there are fewer.
 
         A higher score is nearer: the cosine, the inner product, or minus the squared distance (l2).
+        Raises ConfigError for k below one, a wrong filter, and queries that are not finite or not of `dim`.
         """
         if k < 1:
             raise ConfigError(f"k is {k}; ask for one hit at least")
+        if queries.ndim != 2 or queries.shape[1] != self.card.dim:
+            raise ConfigError(f"queries of shape {queries.shape}: {self.facts.name!r} takes (n, {self.card.dim})")
+        if not np.isfinite(queries).all():
+            raise ConfigError("a query has numbers that are not finite")
         chosen = select(self.rows, where)
         k = min(k, len(self) if chosen is None else len(chosen))
         if k == 0:

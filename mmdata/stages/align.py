@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mmdata.cluster import Resources
 from mmdata.config import AlignConfig
-from mmdata.errors import ConfigError, conflict
+from mmdata.errors import ConfigError, NotFound, conflict
 from mmdata.fusion.align import fit_cca
 from mmdata.fusion.evaluate import chance_at, recall_at
 from mmdata.fusion.heads import Head, read_head, read_metrics, same_inputs, write_head
@@ -55,18 +55,17 @@ def align(config: AlignConfig, resources: Resources, watch: Watch = silent) -> S
 def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features) -> Head:
     options = config.model_dump(mode="json", include={"dim", "holdout", "seed"})
     inputs = options | {side.name: side.fingerprint for side in (left, right)}
-    if config.name in dataset.names("heads") and not config.overwrite:
-        head = read_head(dataset, config.name)
-        if not same_inputs(head, inputs):
-            remedy = "choose another --name, or --overwrite"
-            raise conflict(f"the head {config.name!r}", head.inputs, inputs, remedy)
-        return head
+    found = None if config.overwrite else _found(dataset, config.name)
+    if found is not None and not same_inputs(found, inputs):
+        raise conflict(f"the head {config.name!r}", found.inputs, inputs, "choose another --name, or --overwrite")
+    if found is not None:
+        return found
     x, y, groups = _pairs(left, right)
     held = _chosen(groups, config.holdout, f"{config.seed}:holdout")
-    if min(held.sum(), (~held).sum()) < LEAST_PAIRS:
+    if min(len(set(np.array(groups)[side])) for side in (held, ~held)) < LEAST_PAIRS:
         raise ConfigError(
-            f"{left.name} and {right.name} have {len(groups)} samples in common, too few to fit and to hold "
-            f"{config.holdout:.0%} out; at least {LEAST_PAIRS} are needed on both sides"
+            f"{left.name} and {right.name} have {len(groups)} samples in common with {len(set(groups))} captions, too "
+            f"few to fit and to hold {config.holdout:.0%} out; at least {LEAST_PAIRS} captions are needed on both sides"
         )
     train = [group for group, is_held in zip(groups, held, strict=True) if not is_held]
     folds = np.array([int(FOLDS * _hash(f"{config.seed}:fold:{group}")) for group in train])
@@ -83,6 +82,13 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
     }
     cards = {side.card.modality: side.card for side in (left, right)}
     return write_head(dataset, config.name, towers, cards, inputs, facts | metrics)
+
+
+def _found(dataset: Dataset, name: str) -> Head | None:
+    try:
+        return read_head(dataset, name)
+    except NotFound:  # also where a killed run wrote the tensors and not yet head.json
+        return None
 
 
 def _pairs(left: Features, right: Features) -> tuple[NDArray[Any], NDArray[Any], list[str]]:

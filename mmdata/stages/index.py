@@ -56,11 +56,11 @@ def index(config: IndexConfig, resources: Resources, watch: Watch = silent) -> S
 
 def _there(dataset: Dataset, name: str, features: Features, config: IndexConfig) -> IndexFacts | None:
     """The index that is there, if it is the one that is asked for."""
+    if config.overwrite:
+        return None
     try:
         found, _, _ = read_facts(dataset, name)
     except NotFound:
-        return None
-    if config.overwrite:
         return None
     kind = found.kind if config.kind == "auto" else config.kind
     has = {

@@ -1,0 +1,253 @@
+"""Queries of every kind against finished indexes, and the refusals that name both sides."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import HERE
+
+from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
+from mmdata.demo import write_corpus
+from mmdata.encoders import describe, load_encoder
+from mmdata.encoders.starters import weights_folder
+from mmdata.errors import ConfigError, Conflict, NotFound
+from mmdata.retrieval.ask import Query, ask
+from mmdata.retrieval.search import Index, open_index
+from mmdata.stages.extract import extract
+from mmdata.stages.index import index
+from mmdata.stages.shard import shard
+from mmdata.storage.dataset import Dataset
+from mmdata.storage.features import Features, vectors
+from mmdata.types import Hit, Modality
+
+HALF = 2e-3  # what float16 keeps of a cosine of vectors with a few large numbers
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
+    """Twelve samples indexed by their sounds and by their pictures, and the folder of the files."""
+    folder = tmp_path_factory.mktemp("sounds")
+    write_corpus(folder / "corpus", 12)
+    url = str(folder / "dataset")
+    shard(ShardConfig(dataset=url, source=str(folder / "corpus")), HERE)
+    extract(ExtractConfig(dataset=url, encoders=("mel-stats",)), HERE)
+    index(IndexConfig(dataset=url, features="mel-stats"), HERE)
+    return Dataset.open(url), folder / "corpus"
+
+
+def hits(dataset: Dataset, name: str, k: int = 3, encoder: str | None = None, **query: object) -> list[Hit]:
+    (answer,) = ask(dataset, [name], Query.of(**query), k, (), encoder)
+    (found,) = answer.hits
+    return found
+
+
+def test_a_sentence_finds_itself(built: Dataset) -> None:
+    sentence = open_index(built, "minilm").rows["caption"][7].as_py()
+    first = hits(built, "minilm", text=sentence)[0]
+    assert first.caption == sentence
+    assert abs(first.score - 1) < HALF
+
+
+def test_a_picture_finds_itself(built: Dataset, corpus: Path) -> None:
+    path = sorted(corpus.rglob("*.png"))[11]
+    first = hits(built, "efficientnet-lite0", image=path)[0]
+    assert first.key == str(path.relative_to(corpus).with_suffix(""))
+    assert abs(first.score - 1) < HALF
+
+
+def test_a_sound_finds_itself(sounds: tuple[Dataset, Path]) -> None:
+    dataset, corpus = sounds
+    path = sorted(corpus.rglob("*.wav"))[5]
+    first = hits(dataset, "mel-stats", audio=path)[0]
+    assert first.key == str(path.relative_to(corpus).with_suffix(""))
+    assert first.member.endswith(".wav")
+    assert abs(first.score - 1) < HALF
+
+
+def test_a_key_finds_itself_and_then_its_neighbours(built: Dataset) -> None:
+    key = open_index(built, "minilm").rows["key"][40].as_py()
+    found = hits(built, "minilm", k=60, key=key)
+    assert found[0].key == key
+    scores = [hit.score for hit in found]
+    assert scores == sorted(scores, reverse=True)
+    assert len({hit.key for hit in found}) == 60
+
+
+def test_the_head_answers_a_sentence_a_picture_and_a_key_alike(built: Dataset, corpus: Path) -> None:
+    path = sorted(corpus.rglob("*.png"))[3]
+    key = str(path.relative_to(corpus).with_suffix(""))
+    by_image, by_key = hits(built, "pictures.image", image=path), hits(built, "pictures.image", key=key)
+    assert by_image[0].key == by_key[0].key == key
+    by_text = hits(built, "pictures.image", k=60, text=path.with_suffix(".txt").read_text())
+    assert key in [hit.key for hit in by_text[:30]]  # chance is a half; this pair was seen or is near one that was
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_many_vectors_from_a_file(built: Dataset, tmp_path: Path, suffix: str) -> None:
+    rows = vectors(Features(built, "minilm").to_arrow())[[3, 50]]
+    path = tmp_path / f"queries.{suffix}"
+    if suffix == "npy":
+        np.save(path, rows)
+    else:
+        pq.write_table(pa.table({"embedding": [row.astype(float).tolist() for row in rows]}), path)
+    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+    assert [[hit.id for hit in found] for found in answer.hits] == [[3], [50]]
+
+
+def test_one_vector_may_be_flat(built: Dataset, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", vectors(Features(built, "minilm").to_arrow())[9])
+    assert hits(built, "minilm", vectors=tmp_path / "one.npy")[0].id == 9
+
+
+def test_features_of_another_dataset_are_queries_as_they_are(built: Dataset) -> None:
+    path = Path(built.url, "features/minilm/000001.parquet")
+    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+    assert [found[0].id for found in answer.hits] == list(range(16, 32))
+
+
+def test_vectors_of_another_space_are_refused_with_both_cards(built: Dataset) -> None:
+    path = Path(built.url, "features/efficientnet-lite0/000001.parquet")
+    with pytest.raises(Conflict) as caught:
+        ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+    theirs, ours = (Features(built, name).card for name in ("efficientnet-lite0", "minilm"))
+    assert f"'efficientnet-lite0' (image, dim 1280, space {theirs.space})" in str(caught.value)
+    assert f"'minilm' (text, dim 384, space {ours.space})" in str(caught.value)
+
+
+def test_a_text_against_plain_pictures_is_refused_with_the_remedy(built: Dataset) -> None:
+    with pytest.raises(Conflict) as caught:
+        hits(built, "efficientnet-lite0", text="a red star")
+    message = str(caught.value)
+    assert "a text query cannot be compared with 'efficientnet-lite0' (image, dim 1280" in message
+    assert "align it with text features (mmdata align), or give --encoder" in message
+
+
+def test_an_encoder_of_another_space_is_refused_with_both_cards(built: Dataset) -> None:
+    with pytest.raises(Conflict) as caught:
+        hits(built, "efficientnet-lite0", text="a red star", encoder="minilm")
+    assert "'minilm' (text, dim 384" in str(caught.value)
+    assert "cannot query 'efficientnet-lite0' (image, dim 1280" in str(caught.value)
+    assert "vectors of two spaces are not comparable" in str(caught.value)
+
+
+def test_an_encoder_of_another_modality_than_the_query_is_refused(built: Dataset) -> None:
+    with pytest.raises(ConfigError, match="minilm encodes text, not image"):
+        open_index(built, "minilm").encode(Modality.IMAGE, b"", encoder="minilm")
+
+
+def test_an_encoder_may_be_given_for_the_query(built: Dataset) -> None:
+    given = hits(built, "minilm", text="two green rings", encoder="other-name=minilm")
+    assert [asdict(hit) for hit in given] == [asdict(hit) for hit in hits(built, "minilm", text="two green rings")]
+
+
+def test_the_same_model_by_another_spec_is_another_space(built: Dataset) -> None:
+    with pytest.raises(Conflict, match="cannot query 'minilm'"):
+        hits(built, "minilm", text="two green rings", encoder=f"hf:{weights_folder()}")
+
+
+def test_a_query_goes_through_the_encoder_of_the_index(built: Dataset) -> None:
+    encoder = load_encoder(describe("minilm"))
+    wanted = encoder.encode([encoder.prepare("a blue ring").data])
+    assert np.array_equal(open_index(built, "minilm").encode(Modality.TEXT, "a blue ring"), wanted)
+
+
+WRONG_FILES = {
+    "short.npy": (np.ones((2, 5), np.float32), r"queries of shape \(2, 5\): 'minilm' takes \(n, 384\)"),
+    "deep.npy": (np.ones((2, 2, 384), np.float32), r"queries of shape \(2, 2, 384\)"),
+    "nan.npy": (np.full((1, 384), np.nan, np.float32), "a query has numbers that are not finite"),
+    "words.npy": (np.array(["a", "b"]), "words.npy is neither .npy nor Parquet with a column embedding of 384"),
+    "objects.npy": (np.array([{}], dtype=object), "objects.npy is neither .npy nor Parquet"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_an_array_that_holds_no_queries_is_refused(built: Dataset, tmp_path: Path, name: str) -> None:
+    array, message = WRONG_FILES[name]
+    np.save(tmp_path / name, array, allow_pickle=True)
+    with pytest.raises(ConfigError, match=message):
+        hits(built, "minilm", vectors=tmp_path / name)
+
+
+WRONG_TABLES = {
+    "other column": pa.table({"vector": [[0.0] * 384]}),
+    "short": pa.table({"embedding": [[0.0] * 5]}),
+    "ragged": pa.table({"embedding": [[0.0] * 384, [0.0]]}),
+    "no lists": pa.table({"embedding": [0.0] * 384}),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_TABLES)
+def test_a_table_that_holds_no_queries_is_refused(built: Dataset, tmp_path: Path, what: str) -> None:
+    pq.write_table(WRONG_TABLES[what], tmp_path / "queries.parquet")
+    with pytest.raises(ConfigError, match=r"queries.parquet is neither .npy nor Parquet with a column"):
+        hits(built, "minilm", vectors=tmp_path / "queries.parquet")
+
+
+def test_a_missing_vector_is_never_read_over(built: Dataset, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"embedding": [[0.0] * 384, None]}), tmp_path / "queries.parquet")
+    with pytest.raises(ConfigError, match="queries"):
+        hits(built, "minilm", vectors=tmp_path / "queries.parquet")
+
+
+WRONG_QUERIES = {
+    "no such key": ({"key": "nosuch"}, NotFound, "the index 'minilm' has no sample 'nosuch'"),
+    "empty text": ({"text": "  "}, ConfigError, "the text query cannot be used: the text has no characters"),
+    "no such file": ({"vectors": Path("nosuch.npy")}, ConfigError, "nosuch.npy does not exist"),
+    "nothing asked": ({}, ConfigError, "ask one thing: --text or --image or --audio or --key or --vectors"),
+    "two things asked": ({"text": "a", "key": "b"}, ConfigError, "ask one thing"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_QUERIES)
+def test_a_query_that_cannot_be_answered_says_why(built: Dataset, what: str) -> None:
+    given, kind, message = WRONG_QUERIES[what]
+    blank = dict.fromkeys(("text", "image", "audio", "key", "vectors"))
+    with pytest.raises(kind, match=message):
+        hits(built, "minilm", **(blank | given))
+
+
+def test_a_picture_file_that_is_none_says_why(built: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_bytes(b"not a picture")
+    with pytest.raises(ConfigError, match="the image query cannot be used: not one of JPEG"):
+        hits(built, "efficientnet-lite0", image=tmp_path / "notes.png")
+    with pytest.raises(ConfigError, match=r"gone.png cannot be read: No such file"):
+        hits(built, "efficientnet-lite0", image=tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one_is_refused(built: Dataset, k: int) -> None:
+    with pytest.raises(ConfigError, match=f"k is {k}; ask for one hit at least"):
+        hits(built, "minilm", k=k, text="a red star")
+
+
+def test_several_indexes_need_a_choice_and_one_needs_none(built: Dataset, sounds: tuple[Dataset, Path]) -> None:
+    query = Query.of(key=open_index(built, "minilm").rows["key"][0].as_py())
+    with pytest.raises(
+        NotFound, match=r"3 indexes; say which with --index: efficientnet-lite0, minilm, pictures.image"
+    ):
+        ask(built, [], query, 1, (), None)
+    both = ask(built, ["minilm", "efficientnet-lite0"], query, 1, (), None)
+    assert [(a.index, a.modality, a.hits[0][0].id) for a in both] == [
+        ("minilm", Modality.TEXT, 0),
+        ("efficientnet-lite0", Modality.IMAGE, 0),
+    ]
+    key = open_index(sounds[0], "mel-stats").rows["key"][0].as_py()
+    assert [a.index for a in ask(sounds[0], [], Query.of(key=key), 1, (), None)] == ["mel-stats"]
+
+
+def test_where_narrows_a_query_of_any_kind(built: Dataset) -> None:
+    (answer,) = ask(built, ["pictures.image"], Query.of(text="a star"), 5, ["folder=ring", "count>=2"], None)
+    assert {(hit.metadata["folder"], hit.metadata["count"] >= 2) for hit in answer.hits[0]} == {("ring", True)}
+
+
+def test_one_open_index_answers_many_threads(built: Dataset) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    opened: Index = open_index(built, "minilm")
+    keys = opened.rows["key"].to_pylist()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda key: opened.search(opened.vector_of(key), k=1, where=["id>=0"])[0][0].key, keys))
+    assert found == keys
