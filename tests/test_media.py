@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tiny_files import RED, WHITE, picture, saved, sound, written
@@ -257,6 +257,7 @@ ORIGINALS = [(IMAGE, picture("JPEG")), (IMAGE, picture("PNG")), (IMAGE, picture(
 ORIGINALS += [(AUDIO, WAV), (AUDIO, sound("FLAC")), (AUDIO, sound("OGG")), (TEXT, "großer Ball".encode())]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ORIGINALS), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8), st.data())
 def test_damaged_bytes_decode_or_are_rejected_and_nothing_else(original, changes, more):
     modality, data = original

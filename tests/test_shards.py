@@ -6,7 +6,7 @@ import tarfile
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_files import picture, sound
 
@@ -157,6 +157,7 @@ def test_every_key_survives(tmp_path, key):
     assert orjson.loads(about)["key"] == key
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=8))
 def test_any_keys_survive_together(keys):
     writer = ShardWriter()

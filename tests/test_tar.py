@@ -4,7 +4,7 @@ import io
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_files import library_tar, tar
 
@@ -121,6 +121,7 @@ def test_padding_fills_the_block(size, zeros):
     assert padding(size) == bytes(zeros)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=1500), max_size=5))
 def test_what_we_write_tarfile_and_the_scan_read_back(contents):
     data = tar(*[(f"{n:09d}.txt", content) for n, content in enumerate(contents)])
@@ -129,6 +130,7 @@ def test_what_we_write_tarfile_and_the_scan_read_back(contents):
         assert [archive.extractfile(info).read() for info in archive] == contents
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(THREE) - 1))
 def test_a_tar_cut_anywhere_is_damage(length):
     with pytest.raises(Damage):
