@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mmdata.corpora import left_out, scan_table
 from mmdata.corpora.files import matches, read_reference, suffix_of
-from mmdata.errors import ConfigError, NotFound
+from mmdata.errors import ConfigError, Damage, NotFound
 from mmdata.storage.store import Store
 from mmdata.storage.tables import as_json
 from mmdata.types import Modality, Part, Reason, Reject, Rejected, Sample
@@ -80,7 +80,8 @@ class Table:
             heavy = frozenset(field.name for field in schema if _holds_bytes(field.type))
             for number in range(parquet.metadata.num_row_groups):
                 meta = parquet.metadata.row_group(number)
-                table = parquet.read_row_group(number, columns=[n for n in schema.names if n not in heavy])
+                light = [name for name in schema.names if name not in heavy]
+                table = _row_group(parquet, number, light, self.store.where(path))
                 records = table.to_pylist() if table.num_columns else [{}] * meta.num_rows
                 yield _Group(number, schema.names, records, heavy, meta.total_byte_size // max(1, meta.num_rows))
 
@@ -178,9 +179,16 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 def _open_parquet(file: Any, where: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{where} is not a Parquet file: {error}") from error
+
+
+def _row_group(parquet: pq.ParquetFile, number: int, columns: list[str], where: str) -> pa.Table:
+    try:
+        return parquet.read_row_group(number, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise Damage(f"{where}: row group {number} is damaged: {error}") from error
 
 
 def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
