@@ -127,6 +127,8 @@ REJECTS = {
     "image: header says 30000 x 30000": (IMAGE, bomb(), Reason.DECODE_BOMB),
     "image: cut jpeg": (IMAGE, picture("JPEG", size=(64, 64))[:-40], Reason.DECODE_TRUNCATED),
     "image: cut png": (IMAGE, picture(size=(64, 64))[:-30], Reason.DECODE_TRUNCATED),
+    "image: png cut in its header": (IMAGE, picture()[:40], Reason.DECODE_FAILED),
+    "image: jpeg cut in its header": (IMAGE, picture("JPEG")[:20], Reason.DECODE_FAILED),
     "image: text named .jpg": (IMAGE, b"not a picture at all", Reason.UNSUPPORTED),
     "image: a page of HTML": (IMAGE, b"<!doctype html><html><body>404</body></html>", Reason.UNSUPPORTED),
     "image: postscript is never run": (IMAGE, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", Reason.UNSUPPORTED),

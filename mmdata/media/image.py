@@ -13,6 +13,7 @@ from mmdata.media import Decoded
 from mmdata.types import Reason, Rejected
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
 MAX_PIXELS = 64_000_000
 SVG_SIDE = 512  # pixels of the longer side of a rasterised drawing; the other keeps its ratio
 FOREIGN_REFERENCE = re.compile(rb"<(?:image|use|feImage)\b[^>]*?href\s*=\s*[\"'](?!#|data:)")
@@ -32,7 +33,8 @@ def decode(data: bytes) -> Decoded:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Rejected(Reason.DECODE_BOMB, str(error)) from error
     except UnidentifiedImageError as error:
-        raise Rejected(Reason.UNSUPPORTED, f"not one of {', '.join(FORMATS)}") from error
+        reason = Reason.DECODE_FAILED if data.startswith(BEGINNINGS) else Reason.UNSUPPORTED
+        raise Rejected(reason, f"not a readable {', '.join(FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         cut = "truncated" in str(error) or isinstance(error, EOFError)
         raise Rejected(Reason.DECODE_TRUNCATED if cut else Reason.DECODE_FAILED, str(error)) from error
