@@ -56,7 +56,8 @@ def take(lanes: Lanes, rows: Rows, row: int, ready: Prepared | Rejected) -> None
     for reason in ready.repairs:
         rows.note(row, Outcome.REPAIRED, reason, "cut to what the encoder takes")
     rows.waiting.append((row, ready))
-    if len(rows.waiting) >= WINDOW * lanes.batch_sizes[rows.encoder.card.name]:
+    window = WINDOW if ready.length else 1  # where all are equally long there is nothing to sort
+    if len(rows.waiting) >= window * lanes.batch_sizes[rows.encoder.card.name]:
         _send(lanes, rows)
 
 
