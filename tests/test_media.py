@@ -238,9 +238,26 @@ def test_an_svg_is_drawn_with_its_own_ratio():
     assert image[0, 0].tolist() == [*RED]
 
 
-def test_a_very_tall_svg_takes_no_more_than_the_side():
+def test_a_very_tall_svg_is_drawn_no_larger_than_the_side_and_rejected():
     pytest.importorskip("resvg_py")
-    assert decode(IMAGE, SVG_TALL).value.shape == (512, 1, 3)
+    with pytest.raises(Rejected, match="1 x 512 pixels, one side over 200 times the other"):
+        decode(IMAGE, SVG_TALL)
+
+
+@pytest.mark.parametrize("size", [(1, 201), (201, 1)])
+def test_a_picture_narrower_than_any_encoder_can_take_is_rejected(size):
+    with pytest.raises(Rejected, match="one side over 200 times the other"):
+        decode(IMAGE, encoded(size))
+
+
+def test_a_picture_of_the_narrowest_shape_is_decoded():
+    assert decode(IMAGE, encoded((1, 200))).value.shape == (200, 1, 3)
+
+
+def encoded(size):
+    sink = io.BytesIO()
+    Image.new("RGB", size).save(sink, "PNG")
+    return sink.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from mmdata.types import Reason, Rejected
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
 MAX_PIXELS = 64_000_000
+MAX_ASPECT = 200  # an encoder that resizes the shorter side to 256 pixels would need gigabytes beyond
 SVG_SIDE = 512  # pixels of the longer side of a rasterised drawing; the other keeps its ratio
 FOREIGN_REFERENCE = re.compile(rb"<(?:image|use|feImage)\b[^>]*?href\s*=\s*[\"'](?!#|data:)")
 
@@ -27,8 +28,7 @@ def decode(data: bytes) -> Decoded:
         data = _rasterise(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Rejected(Reason.DECODE_BOMB, f"{image.width} x {image.height} pixels, limit {MAX_PIXELS}")
+            _check_size(image.width, image.height)
             return Decoded(_rgb(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Rejected(Reason.DECODE_BOMB, str(error)) from error
@@ -38,6 +38,13 @@ def decode(data: bytes) -> Decoded:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         cut = "truncated" in str(error) or isinstance(error, EOFError)
         raise Rejected(Reason.DECODE_TRUNCATED if cut else Reason.DECODE_FAILED, str(error)) from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Rejected(Reason.DECODE_BOMB, f"{width} x {height} pixels, limit {MAX_PIXELS}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise Rejected(Reason.DECODE_BOMB, f"{width} x {height} pixels, one side over {MAX_ASPECT} times the other")
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

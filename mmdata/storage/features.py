@@ -86,12 +86,13 @@ def features_file(card: EncoderCard, rows: pa.Table, embeddings: NDArray[np.floa
 
 
 def same_rows(card: EncoderCard, found: bytes, data: bytes) -> bool:
-    """Whether a features file found on disk has this card and the same samples as `data`."""
+    """Whether a features file found on disk is whole and has this card and the same samples as `data`."""
     try:
-        there, ours = (from_parquet(b, "features", columns=["id"]) for b in (found, data))
+        there, ours = (from_parquet(b, "features") for b in (found, data))
     except Damage:
         return False
-    return bool(there.schema.metadata.get(FINGERPRINT) == card.fingerprint.encode() and there.equals(ours))
+    footer = there.schema.metadata or {}
+    return bool(footer.get(FINGERPRINT) == card.fingerprint.encode() and there["id"].equals(ours["id"]))
 
 
 def vectors(table: pa.Table) -> NDArray[np.floating]:
