@@ -1,6 +1,7 @@
 """Files below one local folder or object-store prefix. A file appears whole or not at all."""
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from obstore.store import LocalStore, from_url
 from mmdata.errors import ConfigError, NotFound, StorageError, StorageFull
 from mmdata.storage.walk import walk
 
+READ_AHEAD = 1 << 20  # bytes of an object read at once
 Data = bytes | bytearray | memoryview
 
 
@@ -66,7 +68,7 @@ class Store:
         try:
             return from_url(self.url)
         except (BaseError, ValueError) as error:
-            raise ConfigError(f"cannot open {self.url}: {error}") from error
+            raise ConfigError(f"cannot open {self.url}: {str(error).splitlines()[0]}") from error
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         return Store, (self.url,)
@@ -131,7 +133,8 @@ class Store:
         with _translated(self.where(path)):
             if self.local is not None:
                 return (self.local / path).open("rb")
-            return cast(BinaryIO, obstore.open_reader(self._reading(), path))
+            size = obstore.head(self._reading(), path)["size"]
+        return cast(BinaryIO, io.BufferedReader(_Ranges(self, path, size), READ_AHEAD))
 
     def info(self, path: str) -> FileInfo | None:
         """Size and version, or None when the file is not there."""
@@ -152,12 +155,35 @@ class Store:
             return sorted((_info(meta) for chunk in chunks for meta in chunk), key=lambda info: info.path)
 
     def delete(self, path: str) -> None:
-        """Remove a file that is there."""
+        """Remove a file; nothing happens when it is not there."""
         with _translated(self.where(path)):
             if self.local is not None:
-                (self.local / path).unlink()
+                (self.local / path).unlink(missing_ok=True)
                 return
             obstore.delete(self._reading(), path)
+
+
+class _Ranges(io.RawIOBase):
+    """A file of an object store as Python's own file objects are: obstore's reader is no context manager."""
+
+    def __init__(self, store: Store, path: str, size: int) -> None:
+        self._store, self._path, self._size, self._place = store, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self._size - self._place))
+        buffer[:size] = self._store.read_range(self._path, self._place, size)
+        self._place += size
+        return size
 
 
 def _info(meta: Any) -> FileInfo:
