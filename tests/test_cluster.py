@@ -287,3 +287,100 @@ def test_ray_address_is_honoured_from_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert default_resources(None, None, 0.0, None) == Resources(None, 1.0, 0.0, "head:6379")
     assert default_resources(3, None, 0.0, "other:6379").address == "other:6379"
+
+
+TWO_NODES = """
+import os, sys, time
+from functools import partial
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from mmdata.cluster import Resources, run
+
+def setup(folder):
+    return folder, ray.get_runtime_context().get_node_id()
+
+def work(state, item):
+    folder, node = state
+    with (folder / str(item)).open("a") as file:
+        file.write(node + "\\n")
+    time.sleep(0.5)
+    return node
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    for done in run(partial(setup, folder), work, list(range(12)), Resources(None, address=cluster.address)):
+        print("done", done.item, done.result, done.error)
+        if done.result == second.node_id and second in cluster.list_all_nodes() and sys.argv[2] == "remove":
+            print("removed", second.node_id)
+            cluster.remove_node(second, allow_graceful=False)
+    cluster.shutdown()
+"""
+
+
+def on_two_nodes(folder: Path, what: str) -> tuple[list[str], dict[str, str]]:
+    """The node that was removed, if any, and the node that did each item."""
+    script = folder / "two_nodes.py"
+    script.write_text(TWO_NODES)
+    ran = subprocess.run(
+        [sys.executable, script, folder, what], capture_output=True, text=True, timeout=200, env=os.environ
+    )
+    assert ran.returncode == 0, ran.stderr
+    lines = [line.split() for line in ran.stdout.splitlines()]
+    done = [line[1:] for line in lines if line[:1] == ["done"]]
+    assert {error for _, _, error in done} == {"None"}
+    assert sorted(int(item) for item, _, _ in done) == list(range(12))
+    return [line[1] for line in lines if line[:1] == ["removed"]], {item: node for item, node, _ in done}
+
+
+def test_work_spreads_over_two_nodes(tmp_path: Path) -> None:
+    _, nodes = on_two_nodes(tmp_path, "keep")
+    assert len(set(nodes.values())) == 2
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_in_mid_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    removed, nodes = on_two_nodes(tmp_path, "remove")
+    tries = {item: (tmp_path / item).read_text().split() for item in nodes}
+    again = {item: nodes for item, nodes in tries.items() if len(nodes) > 1}
+    assert len(removed) == 1
+    assert again  # what was in work on that node
+    assert {nodes[0] for nodes in again.values()} == set(removed)
+    assert {node for nodes in again.values() for node in nodes[1:]}.isdisjoint(removed)
+
+
+INTERRUPTED = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from mmdata.cluster import Resources, run
+from mmdata.stages import ordered_map
+
+def setup(folder):
+    return folder, ThreadPoolExecutor(1)
+
+def work(state, item):
+    folder, pool = state
+    (folder / f"started-{item}").touch()
+    for _ in ordered_map(pool, time.sleep, [0.1] * 3000, 4):  # five minutes, in threads as the stages have them
+        pass
+
+if __name__ == "__main__":
+    list(run(partial(setup, Path(sys.argv[1])), work, ["a", "b", "c"], Resources(workers=int(sys.argv[2]))))
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_ctrl_c_ends_a_run_and_waits_for_no_shard(workers: int, tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    process = subprocess.Popen([sys.executable, script, tmp_path, str(workers)], stderr=subprocess.PIPE, text=True)
+    assert any(time.sleep(0.1) or len(list(tmp_path.glob("started-*"))) == 2 for _ in range(600))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)  # of the 300 s that the shards would take
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in errors
+    assert sorted(path.name for path in tmp_path.glob("started-*")) == ["started-a", "started-b"]

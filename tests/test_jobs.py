@@ -134,21 +134,12 @@ def head() -> Iterator[Head]:
     port, dashboard, client, agent = _free_ports(4)
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     ports = {"port": port, "dashboard-port": dashboard, "ray-client-server-port": client}
-    flags = [f"--{name}={value}" for name, value in (ports | {"dashboard-agent-listen-port": agent}).items()]
+    ports |= {"dashboard-agent-listen-port": agent}
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        others = {"temp-dir": folder, "include-dashboard": "true", "object-store-memory": 100_000_000}
+        flags = [f"--{name}={value}" for name, value in (ports | others).items()]
         start = subprocess.Popen(
-            [
-                BIN / "ray",
-                "start",
-                "--head",
-                "--block",
-                "--num-cpus=2",
-                "--disable-usage-stats",
-                *flags,
-                f"--temp-dir={folder}",
-                "--include-dashboard=true",
-                "--object-store-memory=100000000",
-            ],
+            [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", *flags],
             env={**os.environ, **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
