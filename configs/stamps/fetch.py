@@ -34,7 +34,8 @@ def rows(stamps: Path, folder: Path) -> list[dict[str, Any]]:
     """
     files = [path for path in stamps.rglob("*") if path.is_file() and "_desc" not in path.name]
     stems = {path.with_suffix("") for path in files if path.suffix in (*PICTURES, ".txt", ".ogg")}
-    spoken = {stem for stem in stems if stem.with_name(LOCALE.sub("", stem.name)) in stems - {stem}}
+    drawn = {path.with_suffix("") for path in files if path.suffix in (*PICTURES, ".txt")}
+    spoken = {stem for stem in stems - drawn if stem.with_name(LOCALE.sub("", stem.name)) in stems - {stem}}
     return [_row(stem, stamps, folder) for stem in sorted(stems - spoken)]
 
 
