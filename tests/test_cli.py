@@ -97,11 +97,13 @@ def test_rejects_and_status_speak_of_the_same_samples(tmp_path: Path) -> None:
     assert (reject["key"], reject["reason"], reject["part"]) == ("d", "empty", "text")
 
 
-def test_too_many_rejects_end_with_three(tmp_path: Path) -> None:
+def test_too_many_rejects_end_with_three_also_when_run_again(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "good.txt").write_text("good")
     (source / "bad.png").write_text("no picture")
     done = mmdata("shard", str(source), str(tmp_path / "data"))
-    assert done.returncode == 3
+    again = mmdata("shard", str(source), str(tmp_path / "data"))
+    assert (done.returncode, again.returncode) == (3, 3)
     assert "1 unsupported" in done.stderr
+    assert again.stderr.endswith(done.stderr.partition("error: ")[2])

@@ -94,6 +94,7 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
     receipts, fresh, errors = list(job.done), list[Receipt](), list[tuple[str, Exception]]()
     shards = len({receipt.shard for receipt in job.done} - set(job.todo)) + len(job.todo)
     watch(job.stage, shards - len(job.todo), shards, 0)
+    _check_rate(job, receipts, max_reject_rate)  # of what an earlier run did
     for number, ended in enumerate(run(job.setup, job.work, job.todo, resources), start=1):
         if isinstance(ended.error, FATAL):
             raise ended.error
