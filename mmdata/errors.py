@@ -6,7 +6,8 @@
     |-- StorageError         4  cannot read or write
     |   |-- NotFound            what was to be read is not there
     |   `-- StorageFull         no space left
-    |-- ModelError           5  an encoder that cannot be loaded or run; a worker that keeps dying
+    |-- ModelError           5  an encoder that cannot be loaded or run
+    |   `-- WorkerDied          a shard that has killed three workers (mmdata.cluster)
     |-- Conflict             6  what is there was made from other inputs, or in another vector space
     `-- Damage               7  bytes that are not what their receipt says
 

@@ -121,9 +121,11 @@ def demo(
     mmdata demo demo/
     """
     from mmdata.cli import invoke
+    from mmdata.cluster import one_connection
     from mmdata.demo import run
 
-    run(folder, samples, workers, text, invoke)
+    with one_connection():
+        run(folder, samples, workers, text, invoke)
 
 
 def _cell(value: Any) -> str:
