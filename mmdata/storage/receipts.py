@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 
 from mmdata.errors import Damage
-from mmdata.storage.store import Store, sha256
+from mmdata.storage.store import Data, Store, sha256
 from mmdata.storage.tables import as_json, from_parquet, to_parquet
 from mmdata.types import Outcome, Output, Reason, Receipt, Reject
 
@@ -29,7 +29,7 @@ def commit(
     store: Store,
     folder: str,
     receipt: Receipt,
-    files: Mapping[str, bytes],
+    files: Mapping[str, Data],
     adopt: Callable[[str, bytes], bool] = lambda suffix, found: False,
 ) -> Receipt:
     """Write the files of one shard, then its receipt; return the receipt that counts.
@@ -50,7 +50,7 @@ def commit(
     return _parse(store.read(path), store.where(path))
 
 
-def _create_or_adopt(store: Store, path: str, data: bytes, adopt: Callable[[bytes], bool]) -> bytes:
+def _create_or_adopt(store: Store, path: str, data: Data, adopt: Callable[[bytes], bool]) -> Data:
     if store.create(path, data):
         return data
     found = store.read(path)
@@ -86,7 +86,7 @@ def write_summary(store: Store, folder: str, receipts: Iterable[Receipt]) -> Non
     store.replace(f"{folder}/receipts.parquet", to_parquet(pa.Table.from_pylist(rows)))
 
 
-def rejects_file(rejects: Iterable[Reject]) -> dict[str, bytes]:
+def rejects_file(rejects: Iterable[Reject]) -> dict[str, Data]:
     """The rejects report of a shard as a file to commit; nothing when there is nothing to report."""
     rows = [asdict(reject) for reject in rejects]
     return {"rejects.parquet": to_parquet(pa.Table.from_pylist(rows, REJECTS))} if rows else {}

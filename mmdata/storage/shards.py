@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mmdata.errors import Damage, NotFound
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.store import sha256
+from mmdata.storage.store import Data, sha256
 from mmdata.storage.tables import PART_COLUMNS, from_parquet, metadata_columns, to_parquet
 from mmdata.storage.tar import END, header, padding
 from mmdata.types import Modality, Part, Receipt, Sample
@@ -46,12 +46,13 @@ class ShardWriter:
         self.rows.append(row | {"caption": caption})
         self.metadata.append(sample.metadata)
 
-    def files(self) -> dict[str, bytes]:
-        """The tar and its sample table, as files to commit."""
+    def files(self) -> dict[str, Data]:
+        """The tar and its sample table, as files to commit. Nothing can be added any more: the tar is not copied."""
+        self.tar += END
         table = pa.Table.from_pylist(self.rows, sample_schema())
         for name, column in metadata_columns(self.metadata).items():
             table = table.append_column(name, column)
-        return {"tar": bytes(self.tar + END), "samples.parquet": to_parquet(table)}
+        return {"tar": self.tar, "samples.parquet": to_parquet(table)}
 
 
 def sample_schema() -> pa.Schema:
