@@ -82,6 +82,9 @@ class ExtractConfig(_Job):
     batch_size: int | None = Field(None, gt=0, description="default: a good one for the device")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     dtype: Literal["float16", "float32"] = Field("float16", description="of the stored vectors")
+    windows: Literal["mean", "rows", "cut"] = Field("mean", description="of texts and sounds longer than the model")
+    window_seconds: float | None = Field(None, gt=0, description="of sound; default: what the encoder was made for")
+    tokens: int = Field(0, ge=0, description="also keep a sequence of at most so many vectors a row")
 
 
 class AlignConfig(_Run):

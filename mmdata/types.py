@@ -157,6 +157,9 @@ class EncoderCard:
     revision: str
     weights_sha256: str
     towers: dict[str, str]  # modality -> spec of the encoder that takes a query of that modality into `space`
+    windows: str = ""  # what becomes of inputs longer than the model: mean, rows or cut; "" where none is
+    tokens: int = 0  # token vectors a row at most; 0: none are stored
+    token_dim: int = 0
     versions: dict[str, str] = field(default_factory=dict)
 
     @property

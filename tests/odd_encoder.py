@@ -41,10 +41,10 @@ class OddEncoder:
         self.batch_size = 8
         self.way = card.spec.removeprefix("odd:")
 
-    def prepare(self, value: str) -> Prepared:
+    def prepare(self, value: str) -> list[Prepared]:
         if self.way == "refuses" and "star" in value:
             raise Rejected(Reason.TOO_LONG, "a star is too long")
-        return Prepared(value, len(value))
+        return [Prepared(value, len(value))]
 
     def encode(self, batch: Sequence[str]) -> NDArray[np.float32]:
         stars = np.array(["star" in text for text in batch], bool)

@@ -357,7 +357,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from mmdata.cluster import Resources, run
-from mmdata.stages import ordered_map
+from mmdata.stages.ahead import ordered_map
 
 def setup(folder):
     return folder, ThreadPoolExecutor(1)
@@ -365,7 +365,8 @@ def setup(folder):
 def work(state, item):
     folder, pool = state
     (folder / f"started-{item}").touch()
-    for _ in ordered_map(pool, time.sleep, [0.1] * 3000, 4):  # five minutes, in threads as the stages have them
+    five_minutes = [0.1] * 3000  # in threads, as the stages have them
+    for _ in ordered_map(pool, time.sleep, five_minutes, ahead=4, budget=1, size=lambda _: 0):
         pass
 
 if __name__ == "__main__":

@@ -321,7 +321,7 @@ def test_a_damaged_shard_fails_alone(sharded: Dataset) -> None:
 
 
 def test_an_encoder_of_another_length_than_its_card_is_a_model_error(sharded: Dataset) -> None:
-    with pytest.raises(ModelError, match=r"odd:wide gave \(8, 4\) for 8 samples of dim 3"):
+    with pytest.raises(ModelError, match=r"odd:wide gave \(8, 4\) for 8 inputs of dim 3"):
         run(sharded, "odd:wide")
     assert receipts(sharded, "odd-wide") == {}
 
@@ -412,8 +412,8 @@ def test_samples_without_the_modality_are_absent_and_not_rejected(mixed: Dataset
     assert Features(mixed, "minilm").to_arrow()["key"].to_pylist() == ["0", "1", "4", "5"]
 
 
-def test_a_text_longer_than_the_model_is_kept_and_counted(mixed: Dataset) -> None:
-    summary = run(mixed, "minilm")
+def test_a_text_longer_than_the_model_is_cut_where_that_is_asked_and_counted(mixed: Dataset) -> None:
+    summary = run(mixed, "minilm", windows="cut")
     assert (summary.repaired, summary.rejected) == ({"too_long": 1}, {})
     (note,) = read_rejects(mixed.store, "features/minilm")
     assert (note.key, note.outcome, note.reason, note.part) == ("0", Outcome.REPAIRED, Reason.TOO_LONG, "text")

@@ -150,7 +150,7 @@ def test_the_same_model_by_another_spec_is_another_space(built: Dataset) -> None
 
 def test_a_query_goes_through_the_encoder_of_the_index(built: Dataset) -> None:
     encoder = load_encoder(describe("minilm"))
-    wanted = encoder.encode([encoder.prepare("a blue ring").data])
+    wanted = encoder.encode([ready.data for ready in encoder.prepare("a blue ring")])
     assert np.array_equal(open_index(built, "minilm").encode(Modality.TEXT, "a blue ring"), wanted)
 
 

@@ -9,7 +9,8 @@ import pytest
 from mmdata.cluster import Resources
 from mmdata.config import EndToEndConfig, ExtractConfig, IndexConfig, ShardConfig
 from mmdata.errors import Conflict, Damage, MMDataError, ModelError, StorageFull, TooManyRejects
-from mmdata.stages import Clock, Job, Summary, ordered_map, resources_of, run_job
+from mmdata.stages import Clock, Job, Summary, resources_of, run_job
+from mmdata.stages.ahead import ordered_map
 from mmdata.stages.extract import extract
 from mmdata.stages.shard import shard
 from mmdata.storage.dataset import Dataset
@@ -119,15 +120,15 @@ def test_ordered_map_keeps_the_order_and_reads_no_further_than_it_may() -> None:
             yield n
 
     with ThreadPoolExecutor(4) as pool:
-        results = ordered_map(pool, lambda n: n * n, items(), 3)
+        results = ordered_map(pool, lambda n: n * n, items(), ahead=4, budget=3, size=lambda _: 1)
         assert next(results) == 0
-        assert read == [0, 1, 2]
+        assert len(read) <= 1 + 3 + 4 + 1  # taken, waiting, in work, and the one in hand
         assert list(results) == [n * n for n in range(1, 20)]
 
 
 def test_ordered_map_passes_errors_on_in_their_turn() -> None:
     with ThreadPoolExecutor(2) as pool:
-        results = ordered_map(pool, lambda n: 6 // n, [3, 0, 2], 3)
+        results = ordered_map(pool, lambda n: 6 // n, [3, 0, 2], ahead=3, budget=3, size=lambda _: 1)
         assert next(results) == 2
         with pytest.raises(ZeroDivisionError):
             next(results)

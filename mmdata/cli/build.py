@@ -92,6 +92,9 @@ def extract(
     batch_size: Annotated[int | None, typer.Option(help="default: a good one for the device")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
     dtype: Annotated[str | None, typer.Option(help="of the stored vectors: float16 or float32")] = None,
+    windows: Annotated[str | None, typer.Option(help="of long texts and sounds: mean, rows or cut")] = None,
+    window_seconds: Annotated[float | None, typer.Option(help="of sound; default: the encoder's own")] = None,
+    tokens: Annotated[int | None, typer.Option(help="also keep at most so many token vectors a row")] = None,
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     gpus_per_worker: Gpus = None,
@@ -110,6 +113,7 @@ def extract(
         mmdata extract data/ --encoder minilm --encoder efficientnet-lite0
         mmdata extract data/ --encoder clip=hf:openai/clip-vit-base-patch32#image
         mmdata extract data/ --encoder torchvision:resnet50 --workers 4 --gpus-per-worker 1
+        mmdata extract data/ --encoder mel-stats --windows rows --window-seconds 10
     """
     from mmdata.config import ExtractConfig, load
     from mmdata.stages.extract import extract as stage
@@ -120,6 +124,9 @@ def extract(
         "batch_size": batch_size,
         "precision": precision,
         "dtype": dtype,
+        "windows": windows,
+        "window_seconds": window_seconds,
+        "tokens": tokens,
         "workers": workers,
         "cpus_per_worker": cpus_per_worker,
         "gpus_per_worker": gpus_per_worker,

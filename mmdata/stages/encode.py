@@ -1,24 +1,32 @@
 """One shard through the encoders: read, decode, prepare, encode, write."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 
 from mmdata.cluster import Resources
 from mmdata.encoders import Encoder, Prepared, load_encoder
 from mmdata.media import Decoded, decode
-from mmdata.stages import Clock, ordered_map
-from mmdata.stages.lanes import Lanes, Rows, finish, take
+from mmdata.stages import Clock, timed
+from mmdata.stages.ahead import ordered_map
+from mmdata.stages.lanes import Lanes, Line, nbytes
+from mmdata.stages.rows import Gathering
 from mmdata.storage.dataset import Dataset, features_folder
 from mmdata.storage.features import features_file, same_rows
 from mmdata.storage.receipts import commit, rejects_file, tally
 from mmdata.storage.shards import member_name, metadata_names, read_parts, read_sample_table
 from mmdata.types import EncoderCard, Modality, Outcome, Receipt, Rejected
+
+AHEAD_BYTES = 128 << 20  # of model inputs that wait for their turn
+GPU_LANES = 2  # one copies while the other computes
+
+Inputs = Sequence[Prepared] | Rejected
+Ready = tuple[int, list[tuple[Gathering, Inputs]]]
+"""A row of the sample table, and what it gives each encoder that takes one of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +46,21 @@ class _State:
     encoders: list[Encoder]
     decoders: ThreadPoolExecutor
     lanes: Lanes
+    ahead: int  # samples in work in the decoders
 
 
 def setup(work: Work, resources: Resources, threads: int) -> _State:
     """Load every encoder, once a worker."""
-    from mmdata.encoders.device import configure, pick_device
+    from mmdata.encoders.device import configure, pick_device, start_lane
 
     configure()
     device = pick_device(resources.gpus)
     encoders = [load_encoder(card, device) for card in work.cards]
     sizes = {encoder.card.name: work.batch_size or encoder.batch_size for encoder in encoders}
-    count = threads if device == "cpu" else 1
-    lanes = Lanes(ThreadPoolExecutor(count, initializer=configure), count, sizes)
-    return _State(work, encoders, ThreadPoolExecutor(threads), lanes)
+    count = threads if device == "cpu" else GPU_LANES
+    lanes = Lanes(ThreadPoolExecutor(count, "encode", partial(start_lane, device)), count, sizes)
+    decoders = ThreadPoolExecutor(threads, "decode")
+    return _State(work, encoders, decoders, lanes, ahead=max(2 * threads, *sizes.values()))
 
 
 def encode_shard(state: _State, name: str) -> list[Receipt]:
@@ -60,15 +70,17 @@ def encode_shard(state: _State, name: str) -> list[Receipt]:
     samples = read_sample_table(state.work.dataset, shard)
     about = samples.select(["id", "key", "source"]).to_pylist()
     wanted = {card.name for card in state.work.missing[name]}
-    outputs = [Rows(encoder, about) for encoder in state.encoders if encoder.card.name in wanted]
-    modalities = {rows.encoder.card.modality for rows in outputs}
-    parts = _timed(read_parts(state.work.dataset, name, samples, modalities), clock, counters)
+    outputs = [Gathering(Line(e, state.lanes), about) for e in state.encoders if e.card.name in wanted]
+    modalities = {output.card.modality for output in outputs}
+    parts = timed(read_parts(state.work.dataset, name, samples, modalities), clock, "read")
     prepare = partial(_prepare, outputs, clock)
-    ahead = 2 * max(state.lanes.batch_sizes.values())
-    for row, prepared in ordered_map(state.decoders, prepare, parts, ahead):
-        counters["parts_decoded"] += len({rows.encoder.card.modality for rows, _ in prepared})
-        for rows, ready in prepared:
-            take(state.lanes, rows, row, ready)
+    line = ordered_map(state.decoders, prepare, parts, ahead=state.ahead, budget=AHEAD_BYTES, size=_size)
+    for row, ready in timed(line, clock, "decode_wait"):
+        decoded = len({output.card.modality for output, _ in ready})
+        counters["parts_read"] += decoded
+        counters["parts_decoded"] += decoded
+        for output, inputs in ready:
+            output.take(row, inputs)
     share = 1 / len(outputs)  # of reading and decoding, which the encoders have in common
     receipt = Receipt(
         stage="extract",
@@ -84,64 +96,60 @@ def encode_shard(state: _State, name: str) -> list[Receipt]:
         seconds={phase: seconds * share for phase, seconds in clock.seconds.items()},
         counters=counters,
     )
-    return [_commit(state, samples, rows, receipt) for rows in outputs]
+    return [_commit(state, samples, output, receipt) for output in outputs]
 
 
-def _timed(parts: Iterator[Any], clock: Clock, counters: dict[str, int]) -> Iterator[Any]:
-    since = time.perf_counter()
-    for row, found in parts:
-        clock.add("read", since)
-        counters["parts_read"] += len(found)
-        yield row, found
-        since = time.perf_counter()
-
-
-def _prepare(
-    outputs: list[Rows], clock: Clock, item: tuple[int, dict[Modality, memoryview]]
-) -> tuple[int, list[tuple[Rows, Prepared | Rejected]]]:
+def _prepare(outputs: list[Gathering], clock: Clock, item: tuple[int, dict[Modality, memoryview]]) -> Ready:
     """Decode the parts of one sample, each once, and prepare them for every encoder."""
     row, parts = item
     since = time.perf_counter()
-    prepared: list[tuple[Rows, Prepared | Rejected]] = []
+    prepared: list[tuple[Gathering, Inputs]] = []
     for modality, data in parts.items():
-        mine = [rows for rows in outputs if rows.encoder.card.modality is modality]
+        mine = [output for output in outputs if output.card.modality is modality]
         try:
             decoded = decode(modality, data)
         except Rejected as problem:
-            prepared += [(rows, problem) for rows in mine]
+            prepared += [(output, problem) for output in mine]
             continue
-        prepared += [(rows, _ready(rows.encoder, decoded)) for rows in mine]
+        prepared += [(output, _ready(output.line.encoder, decoded)) for output in mine]
     clock.add("decode", since)
     return row, prepared
 
 
-def _ready(encoder: Encoder, decoded: Decoded) -> Prepared | Rejected:
+def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
     try:
-        ready = encoder.prepare(decoded.value)
+        inputs = encoder.prepare(decoded.value)
     except Rejected as problem:
         return problem
-    return replace(ready, repairs=decoded.repairs + ready.repairs)
+    return [replace(inputs[0], repairs=decoded.repairs + inputs[0].repairs), *inputs[1:]]
 
 
-def _commit(state: _State, samples: pa.Table, rows: Rows, common: Receipt) -> Receipt:
-    numbers, vectors = finish(state.lanes, rows)
+def _size(ready: Ready) -> int:
+    return sum(nbytes(one.data) for _, inputs in ready[1] if not isinstance(inputs, Rejected) for one in inputs)
+
+
+def _commit(state: _State, samples: pa.Table, output: Gathering, common: Receipt) -> Receipt:
+    rows = output.finish()
     since = time.perf_counter()
-    card = rows.encoder.card
+    card = output.card
     suffixes = samples[f"{card.modality}_suffix"].to_pylist()
-    columns = samples.select(["id", "key", "caption", *metadata_names(samples)]).take(pa.array(numbers, pa.int64()))
-    members = [member_name(rows.about[row]["id"], suffixes[row]) for row in numbers]
-    data = features_file(card, columns.add_column(2, "member", pa.array(members, pa.string())), vectors)
-    notes = sorted(rows.notes, key=lambda note: note.id)
-    rows.clock.add("write", since)
+    columns = samples.select(["id", "key", "caption", *metadata_names(samples)]).take(
+        pa.array(rows.numbers, pa.int64())
+    )
+    members = [member_name(output.about[row]["id"], suffixes[row]) for row in rows.numbers]
+    about = columns.add_column(2, "member", pa.array(members, pa.string()))
+    data = features_file(card, about, rows.vectors, tokens=rows.tokens, spans=rows.spans)
+    notes = sorted(output.notes, key=lambda note: note.id)
+    output.line.clock.add("write", since)
     receipt = replace(
         common,
         fingerprint=card.fingerprint,
-        rows_in=rows.rows_in,
-        rows_out=len(numbers),
-        absent=samples.num_rows - rows.rows_in,
+        rows_in=output.rows_in,
+        rows_out=len(rows.numbers),
+        absent=samples.num_rows - output.samples,
         rejected=tally(notes, Outcome.REJECTED),
         repaired=tally(notes, Outcome.REPAIRED),
-        seconds=common.seconds | rows.clock.seconds,
+        seconds=common.seconds | output.line.clock.seconds,
         versions=card.versions,
     )
     return commit(

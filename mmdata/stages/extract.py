@@ -5,7 +5,7 @@ from functools import partial
 
 from mmdata.cluster import Resources, threads_of
 from mmdata.config import ExtractConfig
-from mmdata.encoders import Request, describe
+from mmdata.encoders import Request, Windows, describe
 from mmdata.errors import ConfigError, NotFound
 from mmdata.stages import Job, Summary, Watch, run_job, silent
 from mmdata.stages.encode import Work, encode_shard, setup
@@ -67,7 +67,8 @@ def _finished_shards(dataset: Dataset) -> dict[str, Receipt]:
 def _cards(config: ExtractConfig, resources: Resources) -> list[EncoderCard]:
     auto = "bf16" if resources.gpus else "fp32"
     precision = auto if config.precision == "auto" else config.precision
-    cards = [describe(spec, Request(precision, config.dtype)) for spec in config.encoders]
+    request = Request(precision, config.dtype, Windows(config.windows), config.window_seconds, config.tokens)
+    cards = [describe(spec, request) for spec in config.encoders]
     names = [card.name for card in cards]
     if len(set(names)) < len(names):
         raise ConfigError(f"two encoders would write to one folder: {', '.join(names)}; name them: NAME=SPEC")

@@ -1,6 +1,7 @@
-"""Batches on their way through the encoders: formed by length, halved when memory runs out, put back in order."""
+"""Batches on their way through the encoders: formed by length, halved when memory runs out."""
 
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,126 +9,140 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.encoders import Encoder, Prepared
+from mmdata.encoders import Encoder, Prepared, TokenEncoder
 from mmdata.errors import ModelError
 from mmdata.stages import Clock
-from mmdata.types import Outcome, Reason, Reject, Rejected
 
-WINDOW = 8  # batches that are sorted by length together
-Batch = list[tuple[int, Prepared]]
+SORTED = 32  # batches that are sorted by length together
+WAITING_BYTES = 64 << 20  # of inputs that wait to be sorted
 
 
 @dataclass(slots=True)
 class Lanes:
-    """Threads that encode, one batch each: one on a GPU, one a core on a CPU. `batch_sizes` go by feature set."""
+    """Threads that encode, one batch each: two on a GPU, one a core on a CPU. `batch_sizes` go by feature set."""
 
     pool: ThreadPoolExecutor
     count: int
     batch_sizes: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """An input and where it belongs: the row of its sample in the sample table, and its window."""
+
+    row: int
+    window: int
+    ready: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Units with their vectors `(n, dim) float32` and, where asked for, n arrays of token vectors.
+
+    `too_large` are the rows of those that do not fit the device's memory even alone; their vectors are NaN.
+    """
+
+    units: Sequence[Unit]
+    vectors: NDArray[np.float32]
+    tokens: list[NDArray[np.floating]]
+    too_large: frozenset[int] = frozenset()
+
+
 @dataclass(slots=True)
-class Rows:
-    """What one encoder has made of a shard so far; rows are numbered as in the sample table, `about`."""
+class Line:
+    """The units of one shard for one encoder: those that wait, those under way, those that are done."""
 
     encoder: Encoder
-    about: list[dict[str, Any]]
-    waiting: Batch = field(default_factory=list)
-    flying: list[tuple[list[int], Future[NDArray[np.float32]]]] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    vectors: list[NDArray[np.float32]] = field(default_factory=list)
-    too_large: set[int] = field(default_factory=set)  # rows that do not fit the device's memory even alone
+    lanes: Lanes
+    waiting: list[Unit] = field(default_factory=list)
+    bytes: int = 0  # of what waits
+    flying: list[Future[list[Encoded]]] = field(default_factory=list)
+    done: list[Encoded] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
-    notes: list[Reject] = field(default_factory=list)
-    rows_in: int = 0
 
-    def note(self, row: int, outcome: Outcome, reason: Reason, message: str) -> None:
-        """Add a line to the rejects report."""
-        about, part = self.about[row], self.encoder.card.modality
-        self.notes.append(Reject(about["id"], about["key"], about["source"], part, outcome, reason, message))
+    def put(self, unit: Unit) -> None:
+        """Let a unit wait, and send batches off when enough of them do."""
+        self.waiting.append(unit)
+        self.bytes += nbytes(unit.ready.data)
+        together = SORTED if unit.ready.length else 1  # where all are equally long there is nothing to sort
+        enough = together * self.lanes.batch_sizes[self.encoder.card.name]
+        if len(self.waiting) >= enough or self.bytes >= WAITING_BYTES:
+            self.send()
 
+    def send(self) -> None:
+        """Send what waits to the lanes in batches of similar length, the longest first."""
+        waiting = sorted(self.waiting, key=lambda unit: unit.ready.length, reverse=True)
+        self.waiting, self.bytes = [], 0
+        while waiting:
+            size = self.lanes.batch_sizes[self.encoder.card.name]  # a lane may have halved it meanwhile
+            batch, waiting = waiting[:size], waiting[size:]
+            self.flying.append(self.lanes.pool.submit(_encode, self.lanes, self.encoder, batch, self.clock))
+            self._collect(leave=self.lanes.count)
 
-def take(lanes: Lanes, rows: Rows, row: int, ready: Prepared | Rejected) -> None:
-    """Count a sample, and send batches off when enough of them wait."""
-    rows.rows_in += 1
-    if isinstance(ready, Rejected):
-        rows.note(row, Outcome.REJECTED, ready.reason, ready.message)
-        return
-    for reason in ready.repairs:
-        rows.note(row, Outcome.REPAIRED, reason, "cut to what the encoder takes")
-    rows.waiting.append((row, ready))
-    window = WINDOW if ready.length else 1  # where all are equally long there is nothing to sort
-    if len(rows.waiting) >= window * lanes.batch_sizes[rows.encoder.card.name]:
-        _send(lanes, rows)
+    def finish(self) -> list[Encoded]:
+        """Everything encoded, in no order."""
+        self.send()
+        self._collect(leave=0)
+        return self.done
 
-
-def finish(lanes: Lanes, rows: Rows) -> tuple[list[int], NDArray[np.floating]]:
-    """Encode what still waits. Row numbers in order, and their vectors `(n, dim)` as they are stored.
-
-    Rows whose vector is no number or has no direction are rejects. Raises ModelError when that is every row.
-    """
-    _send(lanes, rows)
-    _collect(rows, 0)
-    card = rows.encoder.card
-    order = np.argsort(rows.numbers, kind="stable")
-    raw = np.concatenate([*rows.vectors, np.zeros((0, card.dim), np.float32)])[order]
-    with np.errstate(over="ignore"):
-        vectors = raw.astype(card.dtype)
-    finite = np.isfinite(vectors).all(axis=1)
-    nonzero = (vectors != 0).any(axis=1)
-    numbers = [rows.numbers[i] for i in order]
-    if len(numbers) > 1 and not finite.any() and not rows.too_large:
-        raise ModelError(f"{card.spec} gave no finite vector in a whole shard; try --precision fp32 or bf16")
-    keep = finite & nonzero
-    for row, is_finite in zip(np.array(numbers)[~keep].tolist(), finite[~keep], strict=True):
-        reason = Reason.OOM if row in rows.too_large else Reason.ZERO_NORM if is_finite else Reason.NONFINITE_OUTPUT
-        rows.note(row, Outcome.REJECTED, reason, f"{card.spec} gave no usable vector")
-    return [row for row, kept in zip(numbers, keep, strict=True) if kept], vectors[keep]
+    def _collect(self, leave: int) -> None:
+        since = time.perf_counter()
+        while len(self.flying) > leave:
+            self.done += self.flying.pop(0).result()
+        self.clock.add("encode_wait", since)
 
 
-def _send(lanes: Lanes, rows: Rows) -> None:
-    """Send what waits to the lanes, in batches of similar length, and collect what came before."""
-    waiting, rows.waiting = sorted(rows.waiting, key=lambda item: item[1].length), []
-    while waiting:
-        size = lanes.batch_sizes[rows.encoder.card.name]  # a lane may have halved it meanwhile
-        batch, waiting = waiting[:size], waiting[size:]
-        rows.flying.append(([row for row, _ in batch], lanes.pool.submit(_encode, lanes, rows, batch)))
-        _collect(rows, lanes.count)
+def nbytes(data: Any) -> int:
+    """Bytes of a model input: an array, a tensor, a list of token ids, or several of those by name."""
+    if isinstance(data, dict):
+        return sum(nbytes(value) for value in data.values())
+    return int(data.nbytes) if hasattr(data, "nbytes") else 8 * len(data)
 
 
-def _collect(rows: Rows, leave: int) -> None:
-    """Take finished batches until at most `leave` are under way."""
+def _encode(lanes: Lanes, encoder: Encoder, batch: list[Unit], clock: Clock) -> list[Encoded]:
+    """When memory runs out: in halves, and in batches of that size from then on."""
     since = time.perf_counter()
-    while len(rows.flying) > leave:
-        numbers, vectors = rows.flying.pop(0)
-        rows.vectors.append(vectors.result())
-        rows.numbers += numbers
-    rows.clock.add("wait", since)
+    encoded = _try(encoder, batch)
+    clock.add("encode", since)
+    if encoded is not None:
+        return [encoded]
+    if len(batch) == 1:
+        vector, tokens = np.full((1, encoder.card.dim), np.nan, np.float32), np.zeros((0, encoder.card.token_dim))
+        return [Encoded(batch, vector, [tokens], frozenset([batch[0].row]))]
+    half, name = len(batch) // 2, encoder.card.name
+    lanes.batch_sizes[name] = min(half, lanes.batch_sizes[name])
+    return _encode(lanes, encoder, batch[:half], clock) + _encode(lanes, encoder, batch[half:], clock)
 
 
-def _encode(lanes: Lanes, rows: Rows, batch: Batch) -> NDArray[np.float32]:
-    """`(n, dim)`; when memory runs out, in halves, and in batches of that size from then on."""
-    since = time.perf_counter()
-    card = rows.encoder.card
-    vectors = _try(rows.encoder, batch)
-    rows.clock.add("encode", since)
-    if vectors is None and len(batch) == 1:
-        rows.too_large.add(batch[0][0])
-        return np.full((1, card.dim), np.nan, np.float32)
-    if vectors is None:
-        half = len(batch) // 2
-        lanes.batch_sizes[card.name] = min(half, lanes.batch_sizes[card.name])
-        return np.concatenate([_encode(lanes, rows, batch[:half]), _encode(lanes, rows, batch[half:])])
-    if vectors.shape != (len(batch), card.dim):
-        raise ModelError(f"{card.spec} gave {vectors.shape} for {len(batch)} samples of dim {card.dim}")
-    return vectors
-
-
-def _try(encoder: Encoder, batch: Batch) -> NDArray[np.float32] | None:
+def _try(encoder: Encoder, batch: list[Unit]) -> Encoded | None:
     """None when memory runs out; only after the return are the tensors that the error holds given back."""
     import torch
 
+    inputs = [unit.ready.data for unit in batch]
     try:
-        return encoder.encode([ready.data for _, ready in batch])
+        if encoder.card.tokens:
+            vectors, tokens = _tokens_of(encoder)(inputs)
+        else:
+            vectors, tokens = encoder.encode(inputs), []
     except torch.OutOfMemoryError:
         return None
+    card = encoder.card
+    if vectors.shape != (len(batch), card.dim):
+        raise ModelError(f"{card.spec} gave {vectors.shape} for {len(batch)} inputs of dim {card.dim}")
+    return Encoded(batch, vectors, [shorten(sequence, card.tokens).astype(card.dtype) for sequence in tokens])
+
+
+def _tokens_of(encoder: Encoder) -> Callable[[Sequence[Any]], tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
+    if not isinstance(encoder, TokenEncoder):
+        raise ModelError(f"{encoder.card.spec} gives no token vectors; leave --tokens out")
+    return encoder.encode_tokens
+
+
+def shorten(sequence: NDArray[np.floating], most: int) -> NDArray[np.floating]:
+    """`(length, dim)` to at most `most` rows: the means of equal stretches, as adaptive average pooling makes them."""
+    if len(sequence) <= most:
+        return sequence
+    bounds = np.arange(most) * len(sequence) // most
+    sizes = np.diff(bounds, append=len(sequence))[:, None]
+    means: NDArray[np.floating] = np.add.reduceat(sequence, bounds, axis=0) / sizes
+    return means

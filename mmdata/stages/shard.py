@@ -17,7 +17,8 @@ from mmdata.corpora import Corpus, kind_of, open_corpus
 from mmdata.errors import ConfigError, NotFound
 from mmdata.media import decode
 from mmdata.media.text import caption
-from mmdata.stages import Clock, Job, Summary, Watch, ordered_map, run_job, silent
+from mmdata.stages import Clock, Job, Summary, Watch, run_job, silent, timed
+from mmdata.stages.ahead import ordered_map
 from mmdata.stages.duplicates import count_duplicates, mark_duplicates
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.plan import Plan, plan_rows, plan_table, read_plan, write_plan
@@ -27,7 +28,8 @@ from mmdata.storage.store import Store, sha256
 from mmdata.types import Modality, Outcome, Reason, Receipt, Reject, Rejected, Sample
 
 CAPTION_CHARS = 500
-AHEAD = 64  # samples read and not yet decoded
+AHEAD = 64  # samples in work
+BUDGET = 64 << 20  # bytes of samples that are checked and wait to be written
 
 
 def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> Summary:
@@ -139,7 +141,8 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
     writer, rejects = ShardWriter(), list(_marked(rows))
     planned = rows.filter(pc.is_null(rows["reason"]))
     check = partial(_check, state.plan.options, clock)
-    for outcome in ordered_map(state.pool, check, _timed(state.corpus.read(planned), clock), AHEAD):
+    samples = timed(state.corpus.read(planned), clock, "read")
+    for outcome in ordered_map(state.pool, check, samples, ahead=AHEAD, budget=BUDGET, size=_size):
         rejects += [outcome] if isinstance(outcome, Reject) else outcome.notes
         if isinstance(outcome, Sample):
             text = outcome.parts.get(Modality.TEXT)
@@ -164,12 +167,8 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
     return [commit(state.dataset.store, SHARDS, receipt, files)]
 
 
-def _timed(samples: Iterator[Any], clock: Clock) -> Iterator[Any]:
-    since = time.perf_counter()
-    for sample in samples:
-        clock.add("read", since)
-        yield sample
-        since = time.perf_counter()
+def _size(outcome: Sample | Reject) -> int:
+    return sum(len(part.data) for part in outcome.parts.values()) if isinstance(outcome, Sample) else 0
 
 
 def _marked(rows: pa.Table) -> Iterator[Reject]:

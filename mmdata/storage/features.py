@@ -72,17 +72,35 @@ def finished(dataset: Dataset, card: EncoderCard, content: dict[str, dict[str, s
     return receipts
 
 
-def features_file(card: EncoderCard, rows: pa.Table, embeddings: NDArray[np.floating]) -> bytes:
+def features_file(
+    card: EncoderCard,
+    rows: pa.Table,
+    embeddings: NDArray[np.floating],
+    *,
+    tokens: Sequence[NDArray[np.floating]] | None = None,
+    spans: NDArray[np.float32] | None = None,
+) -> bytes:
     """The Parquet of a shard: `rows` (id, key, member, caption, metadata) and `embeddings` (n, dim).
 
-    Vectors are stored as `fixed_size_list<float16 or float32>[dim]`, the card in the footer.
+    Vectors are stored as `fixed_size_list<float16 or float32>[dim]`, the card in the footer. `tokens`, n arrays
+    `(length, token_dim)`, become a list of such vectors a row; `spans` `(n, 2)` the columns `start` and `end`.
     """
-    flat = pa.array(np.ascontiguousarray(embeddings, dtype=card.dtype).reshape(-1))
-    vectors = pa.FixedSizeListArray.from_arrays(flat, card.dim)
-    place = rows.column_names.index("member") + 1
-    table = rows.add_column(place, "embedding", vectors)
+    added = {"embedding": _fixed(embeddings, card.dim, card.dtype)}
+    if tokens is not None:
+        offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int32)
+        flat = _fixed(np.concatenate([*tokens, np.zeros((0, card.token_dim))]), card.token_dim, card.dtype)
+        added["tokens"] = pa.ListArray.from_arrays(pa.array(offsets), flat)
+    if spans is not None:
+        added |= {"start": pa.array(spans[:, 0]), "end": pa.array(spans[:, 1])}
+    table, place = rows, rows.column_names.index("member")
+    for offset, (name, column) in enumerate(added.items(), start=1):
+        table = table.add_column(place + offset, name, column)
     footer = {FINGERPRINT: card.fingerprint.encode(), CARD: card_to_json(card)}
-    return to_parquet(table.replace_schema_metadata(footer), plain=["embedding"], row_group_size=ROW_GROUP)
+    return to_parquet(table.replace_schema_metadata(footer), plain=["embedding", "tokens"], row_group_size=ROW_GROUP)
+
+
+def _fixed(rows: NDArray[np.floating], dim: int, dtype: str) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows, dtype=dtype).reshape(-1)), dim)
 
 
 def same_rows(card: EncoderCard, found: bytes, data: bytes) -> bool:
@@ -99,6 +117,14 @@ def vectors(table: pa.Table) -> NDArray[np.floating]:
     """The `embedding` column as (n, dim), without a copy where the table is in one chunk."""
     column = table["embedding"].combine_chunks()
     return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+
+
+def token_vectors(table: pa.Table) -> tuple[NDArray[np.floating], NDArray[np.int32]]:
+    """The `tokens` column as all its vectors, `(total, token_dim)`, and `(n + 1,)` offsets: row i has `[i]:[i + 1]`."""
+    column = table["tokens"].combine_chunks()
+    flat = column.flatten()
+    offsets = np.asarray(column.offsets) - column.offsets[0].as_py()
+    return np.asarray(flat.flatten()).reshape(len(flat), flat.type.list_size), offsets.astype(np.int32)
 
 
 class Features:

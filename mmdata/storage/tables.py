@@ -15,7 +15,7 @@ ONE_THREAD: dict[str, Any] = {"use_threads": False, "pre_buffer": False}
 
 PART_COLUMNS = ("suffix", "offset", "size", "sha256")
 RESERVED = frozenset(
-    {"id", "key", "source", "member", "caption", "embedding", "tokens", "shard", "score", "rank"}
+    {"id", "key", "source", "member", "caption", "embedding", "tokens", "start", "end", "shard", "score", "rank"}
     | {f"{part}_{column}" for part in [*Modality, "json"] for column in PART_COLUMNS}
 )
 """Columns of our own, which a metadata field cannot take."""
@@ -38,7 +38,13 @@ def to_parquet(table: pa.Table, *, plain: Sequence[str] = (), row_group_size: in
 
 
 def _leaf_columns(schema: pa.Schema, plain: Sequence[str]) -> dict[str, str]:
-    return {f"{name}.list.element" if name in plain else name: name for name in schema.names}
+    """Parquet's name of each column's leaf, and the column: lists add a step for each level."""
+    return {_leaf(field.name, field.type) if field.name in plain else field.name: field.name for field in schema}
+
+
+def _leaf(name: str, kind: pa.DataType) -> str:
+    nested = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    return _leaf(f"{name}.list.element", kind.value_type) if nested else name
 
 
 def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -1,0 +1,123 @@
+"""What the encoders gave, put together again: windows to samples, units to rows, unusable vectors to rejects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.encoders import Prepared, Windows, pool_windows
+from mmdata.errors import ModelError
+from mmdata.stages.lanes import Encoded, Line, Unit, shorten
+from mmdata.types import EncoderCard, Outcome, Reason, Reject, Rejected
+
+REPAIRS = {
+    Reason.TOO_LONG: "cut to what the encoder takes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a features file, in order: the numbers of their samples in the sample table and their vectors.
+
+    `spans` are start and end of each row's window, `(n, 2) float32`, where each window is a row.
+    """
+
+    numbers: list[int]
+    vectors: NDArray[np.floating]  # (n, dim), as they are stored
+    tokens: list[NDArray[np.floating]] | None
+    spans: NDArray[np.float32] | None
+
+
+@dataclass(slots=True)
+class Gathering:
+    """One encoder's share of one shard; samples are numbered as in the sample table, `about`."""
+
+    line: Line
+    about: list[dict[str, Any]]
+    notes: list[Reject] = field(default_factory=list)
+    samples: int = 0  # that have this encoder's modality
+    rows_in: int = 0  # samples, or windows where each is a row
+
+    @property
+    def card(self) -> EncoderCard:
+        return self.line.encoder.card
+
+    def take(self, row: int, inputs: Sequence[Prepared] | Rejected) -> None:
+        """Count a sample, and send its windows on their way."""
+        self.samples += 1
+        if isinstance(inputs, Rejected):
+            self.rows_in += 1
+            self._note(row, Outcome.REJECTED, inputs.reason, inputs.message)
+            return
+        self.rows_in += len(inputs) if self.card.windows == Windows.ROWS else 1
+        for reason in sorted({reason for ready in inputs for reason in ready.repairs}):
+            self._note(row, Outcome.REPAIRED, reason, REPAIRS.get(reason, reason.replace("_", " ")))
+        for window, ready in enumerate(inputs):
+            self.line.put(Unit(row, window, ready))
+
+    def finish(self) -> Rows:
+        """The rows. Those whose vector is no number or has no direction are rejects.
+
+        Raises ModelError when that is every row.
+        """
+        encoded = self.line.finish()
+        too_large = frozenset[int]().union(*(part.too_large for part in encoded))
+        rows = _in_order(self.card, encoded)
+        finite = np.isfinite(rows.vectors).all(axis=1)
+        keep = finite & (rows.vectors != 0).any(axis=1)
+        if len(keep) > 1 and not finite.any() and not too_large:
+            raise ModelError(f"{self.card.spec} gave no finite vector in a whole shard; try --precision fp32 or bf16")
+        for place in np.flatnonzero(~keep):
+            row = rows.numbers[place]
+            reason = Reason.ZERO_NORM if finite[place] else Reason.NONFINITE_OUTPUT
+            self._note(row, Outcome.REJECTED, Reason.OOM if row in too_large else reason, _unusable(self.card))
+        return _kept(rows, keep)
+
+    def _note(self, row: int, outcome: Outcome, reason: Reason, message: str) -> None:
+        about = self.about[row]
+        self.notes.append(
+            Reject(about["id"], about["key"], about["source"], self.card.modality, outcome, reason, message)
+        )
+
+
+def _unusable(card: EncoderCard) -> str:
+    return f"{card.spec} gave no usable vector"
+
+
+def _in_order(card: EncoderCard, encoded: list[Encoded]) -> Rows:
+    units = [unit for part in encoded for unit in part.units]
+    order = sorted(range(len(units)), key=lambda n: (units[n].row, units[n].window))
+    units = [units[n] for n in order]
+    vectors = np.concatenate([*(part.vectors for part in encoded), np.zeros((0, card.dim), np.float32)])[order]
+    tokens = [sequence for part in encoded for sequence in part.tokens]
+    tokens = [tokens[n] for n in order] if card.tokens else []
+    spans = np.array([(unit.ready.start, unit.ready.end) for unit in units], np.float32).reshape(-1, 2)
+    numbers = [unit.row for unit in units]
+    if card.windows != Windows.ROWS:
+        firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        lengths = np.array([unit.ready.length for unit in units])
+        if 0 < len(firsts) < len(units):
+            vectors = pool_windows(vectors, lengths, firsts, normalised=card.normalised)
+            tokens = [_join(tokens[a:b], card.tokens) for a, b in pairwise([*firsts, len(units)])] if tokens else []
+        numbers = [numbers[first] for first in firsts]
+    with np.errstate(over="ignore"):
+        stored = vectors.astype(card.dtype)
+    return Rows(numbers, stored, tokens if card.tokens else None, spans if card.windows == Windows.ROWS else None)
+
+
+def _join(windows: Sequence[NDArray[np.floating]], most: int) -> NDArray[np.floating]:
+    return shorten(np.concatenate(windows), most)
+
+
+def _kept(rows: Rows, keep: NDArray[np.bool_]) -> Rows:
+    if keep.all():
+        return rows
+    return Rows(
+        numbers=[number for number, kept in zip(rows.numbers, keep, strict=True) if kept],
+        vectors=rows.vectors[keep],
+        tokens=None if rows.tokens is None else [t for t, kept in zip(rows.tokens, keep, strict=True) if kept],
+        spans=None if rows.spans is None else rows.spans[keep],
+    )
