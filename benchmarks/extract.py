@@ -1,57 +1,60 @@
 """What the frame costs: extraction against its own encoder and decoder in a bare loop: `python benchmarks/extract.py`.
 
 The ceiling is the time of a bare decode loop (one thread a core) plus the time of a bare loop of the same
-encoder over inputs that lie decoded in memory, in whichever of the two ways is faster: one batch with all
-threads of torch, or one batch a core with one thread each. Extraction is timed from the end of its first shard
-to that of its last, so that starting Ray and loading the model are no part of it; the second shard, which is
-in work beside the first, is not counted, so the rate is a lower bound.
+encoder over inputs that lie prepared in memory, sorted by length, in whichever of the two ways is faster: one
+batch with all threads of torch, or one batch a core with one thread each. The rate of an extraction is its rows
+over the seconds from its first worker's readiness to its end; what comes before is its fixed cost. Every side
+runs in a process of its own, all sides in each round, and the median round counts.
 """
 
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from mmdata.cluster import IN_FLIGHT, Resources, threads_of
-from mmdata.config import ExtractConfig, ShardConfig
-from mmdata.encoders import Encoder, describe, load_encoder
-from mmdata.encoders.device import configure
-from mmdata.media import decode
-from mmdata.stages.extract import extract
-from mmdata.stages.shard import shard
-from mmdata.storage.dataset import Dataset
-from mmdata.storage.receipts import read_receipts
-from mmdata.storage.shards import read_parts, read_sample_table
-from mmdata.types import Modality
-
 WORDS = ("a", "small", "red", "bird", "sits", "on", "the", "roof", "of", "an", "old", "house", "near", "water")
-CORES = threads_of(Resources(workers=0))
+ROUNDS = 3
 SHARDS = 12
+CORPORA = {"efficientnet-lite0": ("image", 900), "minilm": ("text", 3000)}
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for spec, modality, count in (("efficientnet-lite0", Modality.IMAGE, 1800), ("minilm", Modality.TEXT, 6000)):
-            source = root / spec
-            source.mkdir()
-            (_pictures if modality is Modality.IMAGE else _texts)(source, count)
-            _compare(root, source, spec, modality, count)
+        for spec, (modality, count) in CORPORA.items():
+            url = _dataset(Path(folder), modality, count)
+            sides = ["bare", "here", "ray"] + (["sentence-transformers"] if modality == "text" else [])
+            rounds = {side: [_run(side, url, spec) for _ in range(ROUNDS)] for side in sides}
+            _report(
+                spec, count, {side: {k: median(r[k] for r in all_) for k in all_[0]} for side, all_ in rounds.items()}
+            )
+
+
+def _dataset(root: Path, modality: str, count: int) -> str:
+    from mmdata.cluster import Resources
+    from mmdata.config import ShardConfig
+    from mmdata.stages.shard import shard
+
+    source, url = root / modality, str(root / f"{modality}-data")
+    source.mkdir()
+    (_pictures if modality == "image" else _texts)(source, count)
+    shard(ShardConfig(dataset=url, source=str(source), samples_per_shard=count // SHARDS), Resources(workers=0))
+    return url
 
 
 def _pictures(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     for number in range(count):
-        small = rng.integers(0, 256, (24, 32, 3), np.uint8)
-        Image.fromarray(small).resize((320, 240), Image.Resampling.BICUBIC).save(
-            folder / f"{number:05d}.jpg", quality=90
-        )
+        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
+        small.resize((320, 240), Image.Resampling.BICUBIC).save(folder / f"{number:05d}.jpg", quality=90)
 
 
 def _texts(folder: Path, count: int) -> None:
@@ -61,69 +64,128 @@ def _texts(folder: Path, count: int) -> None:
         (folder / f"{number:05d}.txt").write_text(" ".join(words))
 
 
-def _compare(root: Path, source: Path, spec: str, modality: Modality, count: int) -> None:
-    url = str(root / f"{spec}-data")
-    shard(ShardConfig(dataset=url, source=str(source), samples_per_shard=count // SHARDS), Resources(workers=0))
-    decode_seconds, encode_seconds = _bare(url, spec, modality)
-    ceiling = count / (decode_seconds + encode_seconds)
-    rates = {"bare decode": count / decode_seconds, "bare encode": count / encode_seconds, "both": ceiling}
-    print(f"{spec}: {count} samples, {CORES} cores")
-    print("  " + ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()))
-    for name, resources in {"in-process": Resources(0), "on Ray, 1 worker": Resources(1, cpus=float(CORES))}.items():
-        rate = _rate(url, spec, resources, count // SHARDS)
-        print(f"  {name}: {rate:.0f}/s, {rate / ceiling:.2f} of the ceiling", flush=True)
+def _report(spec: str, count: int, sides: dict[str, dict[str, float]]) -> None:
+    bare = sides.pop("bare")
+    ceiling = count / (bare["decode"] + bare["encode"])
+    print(
+        f"{spec}: {count} samples; bare decode {count / bare['decode']:.0f}/s, bare encode {count / bare['encode']:.0f}/s"
+    )
+    print(f"  ceiling {ceiling:.0f}/s, {1000 * bare['cpu'] / count:.1f} ms of CPU a sample")
+    for side, seen in sides.items():
+        rate = count / seen["seconds"]
+        print(
+            f"  {side}: {rate:.0f}/s, {rate / ceiling:.2f} of the ceiling, {1000 * seen['cpu'] / count:.1f} ms of CPU "
+            f"a sample, {seen['start']:.1f} s before the first",
+            flush=True,
+        )
 
 
-def _rate(url: str, spec: str, resources: Resources, per_shard: int) -> float:
-    ends: list[float] = []
-
-    def watch(stage: str, done: int, total: int, rows: int) -> None:
-        if rows:
-            ends.append(time.perf_counter())
-
-    extract(ExtractConfig(dataset=url, encoders=(spec,), overwrite=True), resources, watch)
-    return per_shard * (len(ends) - IN_FLIGHT) / (ends[-1] - ends[0])
+def _run(side: str, url: str, spec: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, side, url, spec], check=True, capture_output=True, text=True)
+    seen: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return seen
 
 
-def _bare(url: str, spec: str, modality: Modality) -> tuple[float, float]:
+def extraction(url: str, spec: str, workers: int) -> dict[str, float]:
+    """Seconds of the work, seconds before it, and CPU seconds of this process during both."""
+    from mmdata.cluster import Resources, threads_of
+    from mmdata.config import ExtractConfig
+    from mmdata.stages.extract import extract
+
+    cpus = float(threads_of(Resources(workers=0)))
+    config = ExtractConfig(dataset=url, encoders=(spec,), overwrite=True)
+    summary = extract(config, Resources(workers, cpus=cpus))
+    start = summary.phases["start"]
+    return {"seconds": summary.seconds - start, "start": start, "cpu": time.process_time()}
+
+
+def sentence_transformers(url: str) -> dict[str, float]:
+    """The library's own `encode` on the same texts, in the order of the corpus."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from mmdata.encoders.starters import weights_folder
+
+    began = time.perf_counter()
+    model = SentenceTransformer(str(weights_folder()), device="cpu")
+    texts = [part.decode() for part in _parts(url, "text")]
+    model.encode(texts[:32])
+    start = time.perf_counter() - began
+    since = time.perf_counter()
+    model.encode(texts, batch_size=32)
+    assert torch.get_num_threads() > 1
+    return {"seconds": time.perf_counter() - since, "start": start, "cpu": time.process_time()}
+
+
+def bare(url: str, spec: str) -> dict[str, float]:
     """Seconds to decode everything, and to encode everything."""
+    from mmdata.cluster import Resources, threads_of
+    from mmdata.encoders import describe, load_encoder
+    from mmdata.encoders.device import configure
+    from mmdata.media import decode
+
     configure()
+    cores = threads_of(Resources(workers=0))
     encoder = load_encoder(describe(spec))
-    parts = list(_parts(Dataset.open(url), modality))
-    with ThreadPoolExecutor(CORES) as pool:
+    parts = list(_parts(url, encoder.card.modality))
+    began = time.process_time()
+    with ThreadPoolExecutor(cores) as pool:
         since = time.perf_counter()
-        ready = list(pool.map(lambda part: encoder.prepare(decode(modality, part).value), parts))
+        prepared = pool.map(lambda part: encoder.prepare(decode(encoder.card.modality, part).value), parts)
+        ready = [one for windows in prepared for one in windows]
         decode_seconds = time.perf_counter() - since
-    ready.sort(key=lambda prepared: prepared.length)
+    decode_cpu = time.process_time() - began
+    ready.sort(key=lambda one: one.length)
     size = encoder.batch_size
-    batches = [[p.data for p in ready[start : start + size]] for start in range(0, len(ready), size)]
-    return decode_seconds, min(_one_batch_at_a_time(encoder, batches), _one_batch_a_core(encoder, batches))
+    batches = [[one.data for one in ready[start : start + size]] for start in range(0, len(ready), size)]
+    began = time.process_time()
+    a_core = _one_batch_a_core(encoder, batches, cores)
+    cpu = decode_cpu + time.process_time() - began
+    return {"decode": decode_seconds, "encode": min(a_core, _one_batch_at_a_time(encoder, batches, cores)), "cpu": cpu}
 
 
-def _parts(dataset: Dataset, modality: Modality) -> Any:
+def _parts(url: str, modality: str) -> Any:
+    from mmdata.storage.dataset import Dataset
+    from mmdata.storage.receipts import read_receipts
+    from mmdata.storage.shards import read_parts, read_sample_table
+    from mmdata.types import Modality
+
+    dataset, wanted = Dataset.open(url), Modality(modality)
     for name, receipt in read_receipts(dataset.store, "shards").items():
-        for _, found in read_parts(dataset, name, read_sample_table(dataset, receipt), {modality}):
-            yield bytes(found[modality])
+        for _, found in read_parts(dataset, name, read_sample_table(dataset, receipt), {wanted}):
+            yield bytes(found[wanted])
 
 
-def _one_batch_at_a_time(encoder: Encoder, batches: Sequence[list[Any]]) -> float:
-    torch.set_num_threads(CORES)
+def _one_batch_at_a_time(encoder: Any, batches: Sequence[list[Any]], cores: int) -> float:
+    import torch
+
+    torch.set_num_threads(cores)
     encoder.encode(batches[0])
     since = time.perf_counter()
     for batch in batches:
         encoder.encode(batch)
-    seconds = time.perf_counter() - since
-    torch.set_num_threads(1)
-    return seconds
+    return time.perf_counter() - since
 
 
-def _one_batch_a_core(encoder: Encoder, batches: Sequence[list[Any]]) -> float:
-    with ThreadPoolExecutor(CORES, initializer=configure) as pool:
-        list(pool.map(encoder.encode, batches[:CORES]))
+def _one_batch_a_core(encoder: Any, batches: Sequence[list[Any]], cores: int) -> float:
+    from mmdata.encoders.device import configure
+
+    with ThreadPoolExecutor(cores, initializer=configure) as pool:
+        list(pool.map(encoder.encode, batches[:cores]))
         since = time.perf_counter()
         list(pool.map(encoder.encode, batches))
         return time.perf_counter() - since
 
 
+SIDES = {
+    "bare": bare,
+    "here": lambda url, spec: extraction(url, spec, 0),
+    "ray": lambda url, spec: extraction(url, spec, 1),
+    "sentence-transformers": lambda url, spec: sentence_transformers(url),
+}
+
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 1:
+        main()
+    else:
+        print(json.dumps(SIDES[sys.argv[1]](sys.argv[2], sys.argv[3])))

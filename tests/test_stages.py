@@ -52,7 +52,7 @@ def test_a_summary_adds_up_what_was_there_and_what_is_new() -> None:
     assert (summary.shards, summary.shards_before) == (3, 1)
     assert (summary.rows_in, summary.rows_out, summary.rows_now) == (30, 27, 18)
     assert (summary.rejected, summary.repaired) == ({"empty": 2, "oom": 1}, {"too_long": 3})
-    assert summary.phases == {"read": 1.0}  # of this run
+    assert summary.phases == {"read": 1.0, "start": 0.0}  # of this run
     assert [(stage, done, total) for stage, done, total, _ in seen] == [("extract", n, 3) for n in (1, 2, 3)]
     assert (seen[0][3], seen[-1][3]) == (0, 18)
 

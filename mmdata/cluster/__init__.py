@@ -63,20 +63,22 @@ def run(
     work: Callable[[State, Item], Result],
     items: Sequence[Item],
     resources: Resources,
+    ready: Callable[[], None] = lambda: None,
 ) -> Iterator[Done[Item, Result]]:
     """Yield each item's outcome as it ends. One that fails or kills its worker never stops the others.
 
-    `setup` runs once a worker; when it fails the run fails at once, with its error. Raises ConfigError when
-    the cluster can never place a worker, ModelError when workers keep dying before they are set up.
+    `setup` runs once a worker, and `ready` is called here whenever one is set up; when `setup` fails the run
+    fails at once, with its error. Raises ConfigError when the cluster can never place a worker, ModelError when
+    workers keep dying before they are set up.
     """
     if not items:
         return
     if resources.workers == 0:
-        yield from _run_here(setup, work, items)
+        yield from _run_here(setup, work, items, ready)
     else:
         from mmdata.cluster.actors import run_on_ray
 
-        yield from run_on_ray(setup, work, items, resources)
+        yield from run_on_ray(setup, work, items, resources, ready)
 
 
 @contextmanager
@@ -120,11 +122,15 @@ def setup_error(error: Exception) -> MMDataError:
 
 
 def _run_here(
-    setup: Callable[[], State], work: Callable[[State, Item], Result], items: Sequence[Item]
+    setup: Callable[[], State],
+    work: Callable[[State, Item], Result],
+    items: Sequence[Item],
+    ready: Callable[[], None],
 ) -> Iterator[Done[Item, Result]]:
-    ready = attempt("setup", setup)
-    if ready.error is not None:
-        raise setup_error(ready.error)
+    state = attempt("setup", setup)
+    if state.error is not None:
+        raise setup_error(state.error)
+    ready()
     queue = deque(items)
     pool = ThreadPoolExecutor(IN_FLIGHT)
     flying: set[Future[Done[Item, Result]]] = set()
@@ -132,7 +138,7 @@ def _run_here(
         while queue or flying:
             while queue and len(flying) < IN_FLIGHT:
                 item = queue.popleft()
-                flying.add(pool.submit(attempt, item, work, ready.result, item))
+                flying.add(pool.submit(attempt, item, work, state.result, item))
             ended, flying = wait(flying, return_when=FIRST_COMPLETED)
             for future in ended:
                 yield future.result()

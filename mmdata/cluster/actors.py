@@ -59,6 +59,7 @@ class _Pool:
     """
 
     start: Callable[[], Any]
+    ready: Callable[[], None]
     size: int
     queue: deque[Any]
     suspects: deque[Any] = field(default_factory=deque)
@@ -97,6 +98,7 @@ def run_on_ray(
     work: Callable[[State, Item], Result],
     items: Sequence[Item],
     resources: Resources,
+    ready: Callable[[], None],
 ) -> Iterator[Done[Item, Result]]:
     """`mmdata.cluster.run` on actors: they are fitted to the cluster, fed, and replaced when they die."""
     import ray
@@ -111,7 +113,7 @@ def run_on_ray(
         )
         size = _fit(resources)
         arguments = ray.put(setup), ray.put(work)  # once, however many workers there are
-        pool = _Pool(lambda: actor_class.remote(*arguments), size, deque(items))
+        pool = _Pool(lambda: actor_class.remote(*arguments), ready, size, deque(items))
         try:
             yield from _drive(pool)
         finally:
@@ -161,6 +163,7 @@ def _started(pool: _Pool, ref: Any) -> None:
         raise setup_error(error)
     pool.failed_starts = 0
     pool.workers.append(worker)
+    pool.ready()
 
 
 def _ended(pool: _Pool, ref: Any) -> Done[Any, Any] | None:

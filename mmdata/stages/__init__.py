@@ -33,7 +33,7 @@ class Summary:
     rejected: dict[str, int]
     repaired: dict[str, int]
     seconds: float
-    phases: dict[str, float]
+    phases: dict[str, float]  # "start": until the first worker was ready; the others add up over threads
     rows_now: int  # rows of this run
     next: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +82,9 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
     shards = len({receipt.shard for receipt in job.done} - set(job.todo)) + len(job.todo)
     watch(job.stage, shards - len(job.todo), shards, 0)
     _check_rate(job, receipts, max_reject_rate)  # of what an earlier run did
-    for number, ended in enumerate(run(job.setup, job.work, job.todo, resources), start=1):
+    ready: list[float] = []
+    outcomes = run(job.setup, job.work, job.todo, resources, lambda: ready.append(time.monotonic()))
+    for number, ended in enumerate(outcomes, start=1):
         if isinstance(ended.error, FATAL):
             raise ended.error
         if ended.error is not None:
@@ -93,7 +95,8 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
         _check_rate(job, receipts, max_reject_rate)
     if errors:
         raise _shards_failed(job, errors)
-    return _summary(job, receipts, fresh, time.monotonic() - started)
+    start = {"start": min(ready) - started} if ready else {}
+    return _summary(job, receipts, fresh, time.monotonic() - started, start)
 
 
 def _check_rate(job: Job, receipts: list[Receipt], limit: float) -> None:
@@ -117,7 +120,9 @@ def _shards_failed(job: Job, errors: list[tuple[str, Exception]]) -> MMDataError
     )
 
 
-def _summary(job: Job, receipts: list[Receipt], fresh: list[Receipt], seconds: float) -> Summary:
+def _summary(
+    job: Job, receipts: list[Receipt], fresh: list[Receipt], seconds: float, start: dict[str, float]
+) -> Summary:
     return Summary(
         stage=job.stage,
         where=job.where,
@@ -129,7 +134,7 @@ def _summary(job: Job, receipts: list[Receipt], fresh: list[Receipt], seconds: f
         rejected=_add(r.rejected for r in receipts),
         repaired=_add(r.repaired for r in receipts),
         seconds=seconds,
-        phases={phase: round(s, 2) for phase, s in _add(r.seconds for r in fresh).items()},
+        phases={phase: round(s, 2) for phase, s in (start | _add(r.seconds for r in fresh)).items()},
         rows_now=sum(r.rows_out for r in fresh),
         next=job.next,
     )

@@ -139,7 +139,7 @@ def _tokens_of(encoder: Encoder) -> Callable[[Sequence[Any]], tuple[NDArray[np.f
 
 
 def shorten(sequence: NDArray[np.floating], most: int) -> NDArray[np.floating]:
-    """`(length, dim)` to at most `most` rows: the means of equal stretches, as adaptive average pooling makes them."""
+    """`(length, dim)` to at most `most` rows: the means of stretches that differ in length by one at most."""
     if len(sequence) <= most:
         return sequence
     bounds = np.arange(most) * len(sequence) // most
