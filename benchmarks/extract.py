@@ -32,10 +32,12 @@ def main() -> None:
         for spec, (modality, count) in CORPORA.items():
             url = _dataset(Path(folder), modality, count)
             sides = ["bare", "here", "ray"] + (["sentence-transformers"] if modality == "text" else [])
-            rounds = {side: [_run(side, url, spec) for _ in range(ROUNDS)] for side in sides}
-            _report(
-                spec, count, {side: {k: median(r[k] for r in all_) for k in all_[0]} for side, all_ in rounds.items()}
-            )
+            rounds = [{side: _run(side, url, spec) for side in sides} for _ in range(ROUNDS)]
+            _report(spec, count, {side: _median([seen[side] for seen in rounds]) for side in sides})
+
+
+def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {what: median(seen[what] for seen in rounds) for what in rounds[0]}
 
 
 def _dataset(root: Path, modality: str, count: int) -> str:
@@ -67,10 +69,8 @@ def _texts(folder: Path, count: int) -> None:
 def _report(spec: str, count: int, sides: dict[str, dict[str, float]]) -> None:
     bare = sides.pop("bare")
     ceiling = count / (bare["decode"] + bare["encode"])
-    print(
-        f"{spec}: {count} samples; bare decode {count / bare['decode']:.0f}/s, bare encode {count / bare['encode']:.0f}/s"
-    )
-    print(f"  ceiling {ceiling:.0f}/s, {1000 * bare['cpu'] / count:.1f} ms of CPU a sample")
+    print(f"{spec}: {count} samples, ceiling {ceiling:.0f}/s, {1000 * bare['cpu'] / count:.1f} ms of CPU a sample")
+    print(f"  bare decode {count / bare['decode']:.0f}/s, bare encode {count / bare['encode']:.0f}/s")
     for side, seen in sides.items():
         rate = count / seen["seconds"]
         print(
@@ -88,13 +88,12 @@ def _run(side: str, url: str, spec: str) -> dict[str, float]:
 
 def extraction(url: str, spec: str, workers: int) -> dict[str, float]:
     """Seconds of the work, seconds before it, and CPU seconds of this process during both."""
-    from mmdata.cluster import Resources, threads_of
+    from mmdata.cluster import Resources, threads
     from mmdata.config import ExtractConfig
     from mmdata.stages.extract import extract
 
-    cpus = float(threads_of(Resources(workers=0)))
     config = ExtractConfig(dataset=url, encoders=(spec,), overwrite=True)
-    summary = extract(config, Resources(workers, cpus=cpus))
+    summary = extract(config, Resources(workers, cpus=float(threads())))
     start = summary.phases["start"]
     return {"seconds": summary.seconds - start, "start": start, "cpu": time.process_time()}
 
@@ -119,13 +118,13 @@ def sentence_transformers(url: str) -> dict[str, float]:
 
 def bare(url: str, spec: str) -> dict[str, float]:
     """Seconds to decode everything, and to encode everything."""
-    from mmdata.cluster import Resources, threads_of
+    from mmdata.cluster import threads
     from mmdata.encoders import describe, load_encoder
     from mmdata.encoders.device import configure
     from mmdata.media import decode
 
     configure()
-    cores = threads_of(Resources(workers=0))
+    cores = threads()
     encoder = load_encoder(describe(spec))
     parts = list(_parts(url, encoder.card.modality))
     began = time.process_time()

@@ -15,7 +15,7 @@ import pytest
 import ray.cloudpickle
 
 import mmdata.cluster.actors
-from mmdata.cluster import Done, Resources, WorkerDied, default_resources, run
+from mmdata.cluster import Done, Resources, WorkerDied, default_resources, run, threads
 from mmdata.errors import ConfigError, Conflict, MMDataError, ModelError
 
 HERE = Resources(workers=0)
@@ -55,6 +55,10 @@ class NotOurs(Exception):
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(text)
+
+
+def count_threads(folder: Path, item: str) -> int:
+    return threads()
 
 
 def lambdas(folder: Path, item: int) -> object:
@@ -215,6 +219,11 @@ def test_more_workers_than_fit_are_fitted_with_a_warning(
 def test_a_share_of_a_cpu_is_counted_exactly(local_ray: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     list(run(partial(setup, tmp_path), double, [1], Resources(workers=20, cpus=0.1)))
     assert "room for" not in caplog.text
+
+
+def test_one_item_has_the_threads_of_all_workers(local_ray: None, tmp_path: Path) -> None:
+    assert outcomes(run(partial(setup, tmp_path), count_threads, ["a"], TWO)) == {"a": 2}
+    assert set(outcomes(run(partial(setup, tmp_path), count_threads, ["a", "b"], TWO)).values()) == {1}
 
 
 @pytest.mark.parametrize(

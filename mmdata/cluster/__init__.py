@@ -24,6 +24,7 @@ State = TypeVar("State")
 IN_FLIGHT = 2
 log = logging.getLogger(__name__)
 _ends: list[ExitStack] = []
+_allowed: list[int] = []
 
 
 class WorkerDied(ModelError):
@@ -97,9 +98,14 @@ def kept_until() -> ExitStack | None:
     return _ends[0] if _ends else None
 
 
-def threads_of(resources: Resources) -> int:
-    """CPU threads that one worker may use."""
-    return (os.cpu_count() or 1) if resources.workers == 0 else max(1, int(resources.cpus))
+def threads() -> int:
+    """CPU threads that this worker may use: those of the CPUs Ray gave it, in any other process one a core."""
+    return _allowed[-1] if _allowed else os.cpu_count() or 1
+
+
+def allow_threads(count: int) -> None:
+    """Said once, at the beginning of a worker's process."""
+    _allowed.append(count)
 
 
 def attempt(item: Item, call: Callable[..., Result], *arguments: Any) -> Done[Item, Result]:

@@ -1,16 +1,26 @@
 """The pool of Ray actors, and the loop in the driver that feeds it and survives the death of any of them."""
 
 import logging
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmdata.cluster import IN_FLIGHT, Done, Item, Resources, Result, State, WorkerDied, attempt, kept_until, setup_error
-from mmdata.errors import ConfigError, MMDataError, ModelError
+from mmdata.cluster import (
+    IN_FLIGHT,
+    Done,
+    Item,
+    Resources,
+    Result,
+    State,
+    WorkerDied,
+    allow_threads,
+    attempt,
+    setup_error,
+)
+from mmdata.cluster.connect import connected, fit, last_line
+from mmdata.errors import MMDataError, ModelError
 
 ATTEMPTS = 3  # workers that may die over one item before it is given up
 STALL_SECONDS = 60.0
@@ -20,8 +30,9 @@ log = logging.getLogger(__name__)
 class _Actor:
     """What runs in a worker's process, in `IN_FLIGHT` threads."""
 
-    def __init__(self, setup: Callable[[], Any], work: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, setup: Callable[[], Any], work: Callable[[Any, Any], Any], cpus: float) -> None:
         self.setup = setup
+        allow_threads(max(1, int(cpus)))
         self.work = work
 
     def ready(self) -> Exception | None:
@@ -103,17 +114,17 @@ def run_on_ray(
     """`mmdata.cluster.run` on actors: they are fitted to the cluster, fed, and replaced when they die."""
     import ray
 
-    with _connected(resources.address):
+    with connected(resources.address):
+        fitted = fit(resources, len(items))
         actor_class = ray.remote(_Actor).options(
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
+            num_cpus=fitted.cpus,
+            num_gpus=fitted.gpus,
             max_concurrency=IN_FLIGHT,
             max_restarts=0,
             scheduling_strategy="SPREAD",
         )
-        size = _fit(resources)
-        arguments = ray.put(setup), ray.put(work)  # once, however many workers there are
-        pool = _Pool(lambda: actor_class.remote(*arguments), ready, size, deque(items))
+        arguments = ray.put(setup), ray.put(work), fitted.cpus  # once, however many workers there are
+        pool = _Pool(lambda: actor_class.remote(*arguments), ready, fitted.workers or 0, deque(items))
         try:
             yield from _drive(pool)
         finally:
@@ -151,13 +162,13 @@ def _started(pool: _Pool, ref: Any) -> None:
     except RayActorError as death:
         pool.failed_starts += 1
         if getattr(death, "_actor_init_failed", False):  # mmdata, or what `setup` needs, is not there
-            raise ModelError(f"a worker could not be set up: {_last_line(death)}") from death
+            raise ModelError(f"a worker could not be set up: {last_line(death)}") from death
         if pool.failed_starts >= ATTEMPTS:
             raise ModelError(f"{ATTEMPTS} workers died while they were set up: {_why(death)}") from death
         log.warning("a worker died while it was set up (%d of %d): %s", pool.failed_starts, ATTEMPTS, _why(death))
         return
     except RayError as problem:
-        raise ModelError(f"a worker could not be set up: {_last_line(problem)}") from problem
+        raise ModelError(f"a worker could not be set up: {last_line(problem)}") from problem
     if error is not None:
         ray.kill(worker.actor)
         raise setup_error(error)
@@ -176,7 +187,7 @@ def _ended(pool: _Pool, ref: Any) -> Done[Any, Any] | None:
     try:
         done: Done[Any, Any] = ray.get(ref)
     except RayTaskError as problem:
-        return Done(item, error=MMDataError(f"the result of {item} cannot be sent: {_last_line(problem)}"))
+        return Done(item, error=MMDataError(f"the result of {item} cannot be sent: {last_line(problem)}"))
     except RayError as death:
         return _died(pool, worker, item, _why(death))
     return done
@@ -203,29 +214,6 @@ def _why(death: Exception) -> str:
     return told.partition(" Some common causes")[0]
 
 
-def _last_line(error: Exception) -> str:
-    return str(error).strip().rpartition("\n")[2].strip()
-
-
-def _fit(resources: Resources) -> int:
-    """How many workers the nodes can hold; at least one, or ConfigError saying what is asked and there."""
-    import ray
-
-    nodes = [(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in ray.nodes() if n["Alive"]]
-    asked = resources.cpus, resources.gpus
-    room = sum(int(min(there / need for there, need in zip(node, asked, strict=True) if need) + 1e-9) for node in nodes)
-    if room < 1:
-        there = "; ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in sorted(set(nodes)))
-        raise ConfigError(
-            f"one worker needs {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and no node of the cluster has "
-            f"that; there are: {there}; ask less with cpus_per_worker and gpus_per_worker"
-        )
-    wanted = resources.workers or room
-    if wanted > room:
-        log.warning("%d workers asked, the cluster has room for %d", wanted, room)
-    return min(wanted, room)
-
-
 def _stall(pool: _Pool) -> str:
     import ray
 
@@ -236,34 +224,3 @@ def _stall(pool: _Pool) -> str:
         f"start (free: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs), "
         f"{len(pool.queue) + len(pool.suspects)} shards queued, in work: {doing or 'nothing'}"
     )
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster at `address`, or to a Ray of our own; one that is there already is used and kept."""
-    import ray
-    from ray.exceptions import RayError
-
-    if ray.is_initialized():
-        yield
-        return
-    quiet = {"logging_level": "error", "log_to_driver": False}  # Ray warns at each start that it uses a token
-    try:
-        if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            _knock(address)
-            ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError, RayError) as error:
-        what = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
-        raise ConfigError(f"cannot {what}: {_last_line(error)}") from error
-    with ExitStack() as until:
-        (kept_until() or until).callback(ray.shutdown)
-        yield
-
-
-def _knock(address: str) -> None:
-    """OSError when nobody listens at HOST:PORT; Ray itself tries for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

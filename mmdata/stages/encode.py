@@ -8,7 +8,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from mmdata.cluster import Resources
+from mmdata.cluster import threads
 from mmdata.encoders import Encoder, Prepared, load_encoder
 from mmdata.media import Decoded, decode
 from mmdata.stages import Clock, timed
@@ -49,18 +49,18 @@ class _State:
     ahead: int  # samples in work in the decoders
 
 
-def setup(work: Work, resources: Resources, threads: int) -> _State:
+def setup(work: Work, gpus: float) -> _State:
     """Load every encoder, once a worker."""
     from mmdata.encoders.device import configure, pick_device, start_lane
 
     configure()
-    device = pick_device(resources.gpus)
+    device = pick_device(gpus)
     encoders = [load_encoder(card, device) for card in work.cards]
     sizes = {encoder.card.name: work.batch_size or encoder.batch_size for encoder in encoders}
-    count = threads if device == "cpu" else GPU_LANES
+    count = threads() if device == "cpu" else GPU_LANES
     lanes = Lanes(ThreadPoolExecutor(count, "encode", partial(start_lane, device)), count, sizes)
-    decoders = ThreadPoolExecutor(threads, "decode")
-    return _State(work, encoders, decoders, lanes, ahead=max(2 * threads, *sizes.values()))
+    decoders = ThreadPoolExecutor(threads(), "decode")
+    return _State(work, encoders, decoders, lanes, ahead=max(2 * threads(), *sizes.values()))
 
 
 def encode_shard(state: _State, name: str) -> list[Receipt]:

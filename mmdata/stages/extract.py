@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from mmdata.cluster import Resources, threads_of
+from mmdata.cluster import Resources
 from mmdata.config import ExtractConfig
 from mmdata.encoders import Request, Windows, describe
 from mmdata.errors import ConfigError, NotFound
@@ -33,9 +33,7 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
     job = Job(
         stage="extract",
         where=dataset.url,
-        setup=partial(
-            setup, Work(dataset, cards, shards, missing, config.batch_size), resources, threads_of(resources)
-        ),
+        setup=partial(setup, Work(dataset, cards, shards, missing, config.batch_size), resources.gpus),
         work=encode_shard,
         todo=[name for name, left in missing.items() if left],
         done=[receipt for receipts in done.values() for receipt in receipts.values()],

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmdata.cluster import Resources, threads_of
+from mmdata.cluster import Resources, threads
 from mmdata.config import ShardConfig
 from mmdata.corpora import Corpus, kind_of, open_corpus
 from mmdata.errors import ConfigError, NotFound
@@ -45,7 +45,7 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     job = Job(
         stage="shard",
         where=dataset.url,
-        setup=partial(_setup, dataset, plan, threads_of(resources)),
+        setup=partial(_setup, dataset, plan),
         work=_make_shard,
         todo=[name for name in plan.names if name not in done],
         done=list(done.values()),
@@ -130,9 +130,9 @@ class _State:
     pool: ThreadPoolExecutor
 
 
-def _setup(dataset: Dataset, plan: Plan, threads: int) -> _State:
+def _setup(dataset: Dataset, plan: Plan) -> _State:
     corpus = open_corpus(plan.source, plan.kind, plan.options["columns"])
-    return _State(dataset, plan, corpus, ThreadPoolExecutor(threads))
+    return _State(dataset, plan, corpus, ThreadPoolExecutor(threads()))
 
 
 def _make_shard(state: _State, name: str) -> list[Receipt]:
