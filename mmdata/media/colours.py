@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 from mmdata.types import Reason, Rejected
 
@@ -49,8 +49,13 @@ def _scaled(values: NDArray[Any]) -> Repaired:
 
 
 def _from_cmyk(image: Image.Image) -> Repaired:
-    """Through the profile that the file carries; without one as 255 - ink, the way every viewer does it."""
+    """Through the profile that the file carries; without one as 255 - ink, the way every viewer does it.
+
+    Pillow takes every JPEG for Adobe's inverted kind, but one without Adobe's segment is not.
+    """
     profile = image.info.get("icc_profile")
+    if image.format == "JPEG" and "adobe" not in image.info:
+        image = ImageChops.invert(image)
     if not profile:
         return np.asarray(image.convert("RGB")), ()
     try:

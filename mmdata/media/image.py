@@ -18,6 +18,7 @@ from mmdata.types import Reason, Rejected
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError, struct.error)  # Pillow's plugins
 JPEGS = ("JPEG", "MPO")  # MPO: a camera's JPEG with another view or a preview behind it
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 200  # an encoder that resizes the shorter side to 256 pixels would need gigabytes beyond
@@ -49,8 +50,10 @@ def decode(data: bytes, wish: Wish) -> Decoded:
         raise Rejected(Reason.DECODE_BOMB, str(error)) from error
     except UnidentifiedImageError as error:
         reason = Reason.DECODE_FAILED if data.startswith(BEGINNINGS) else Reason.UNSUPPORTED
-        raise Rejected(reason, f"not a readable {', '.join(FORMATS)} or HEIC") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise Rejected(
+            reason, f"not a readable {', '.join(FORMATS)} or HEIC, or a rare kind that Pillow does not know"
+        ) from error
+    except BROKEN as error:
         raise Rejected(_why(error), str(error)) from error
 
 
@@ -97,16 +100,19 @@ def _upright(image: Image.Image, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.
     """EXIF that cannot be read leaves the picture as it is, which is a repair: it may lie on its side."""
     try:
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except (SyntaxError, ValueError, KeyError, TypeError, EOFError, OSError, struct.error):
+    except BROKEN:
         return pixels, (Reason.BAD_METADATA,)
     return (pixels if turn is None else np.ascontiguousarray(turn(pixels))), ()
 
 
 def _has_more_frames(image: Any) -> bool:
-    """Whether an animation goes on, or a document has a second page."""
-    if image.format == "TIFF":  # alone in having no `is_animated`
-        return bool(image.n_frames > 1)
-    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    """Whether an animation goes on, or a document has a second page, be it a broken one."""
+    try:
+        if image.format == "TIFF":  # alone in having no `is_animated`
+            return bool(image.n_frames > 1)
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except BROKEN:
+        return True
 
 
 def _why(error: Exception) -> Reason:
