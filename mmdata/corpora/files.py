@@ -24,7 +24,7 @@ MAGIC: list[tuple[bytes, int, str]] = [
     *[(bytes([0xFF, second]), 0, "aac") for second in (0xF1, 0xF9)],
     (b"ftypavif", 4, "avif"),
     (b"ftypavis", 4, "avif"),
-    (b"ftyp", 4, "heic"),  # any other picture in that container
+    *[(b"ftyp" + brand, 4, "heic") for brand in (b"hei", b"hev", b"mif1", b"msf1")],
     (b"ftypM4A", 4, "m4a"),
     (b"ftypqt", 4, "mov"),
     (b"ftyp", 4, "mp4"),

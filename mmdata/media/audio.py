@@ -55,16 +55,15 @@ def resample(wave: Waveform, rate: int) -> NDArray[np.float32]:
 
 def _read(data: bytes) -> Waveform:
     """By the first reader that can."""
-    problems = []
+    problem = ""
     for reader in READERS:
         try:
             with reader(data) as recording:
                 return Waveform(_mixed(recording), recording.rate)
         except Unreadable as error:
-            problems.append(str(error))
+            problem = str(error)
     is_sound = data.startswith(SOUNDS) or data[4:8] in BOXES
-    reason = Reason.DECODE_FAILED if is_sound and "no sound track" not in problems[-1] else Reason.UNSUPPORTED
-    raise Rejected(reason, f"not a readable sound: {problems[-1]}")
+    raise Rejected(Reason.DECODE_FAILED if is_sound else Reason.UNSUPPORTED, f"not a readable sound: {problem}")
 
 
 def _mixed(recording: Recording) -> NDArray[np.float32]:

@@ -18,7 +18,8 @@ from mmdata.types import Reason, Rejected
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError, struct.error)  # Pillow's plugins
+BAD = (OSError, EOFError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error)
+"""What Pillow's plugins and libheif raise on broken files."""
 JPEGS = ("JPEG", "MPO")  # MPO: a camera's JPEG with another view or a preview behind it
 MAX_PIXELS = 64_000_000
 MAX_ASPECT = 200  # an encoder that resizes the shorter side to 256 pixels would need gigabytes beyond
@@ -53,7 +54,7 @@ def decode(data: bytes, wish: Wish) -> Decoded:
         raise Rejected(
             reason, f"not a readable {', '.join(FORMATS)} or HEIC, or a rare kind that Pillow does not know"
         ) from error
-    except BROKEN as error:
+    except BAD as error:
         raise Rejected(_why(error), str(error)) from error
 
 
@@ -100,7 +101,7 @@ def _upright(image: Image.Image, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.
     """EXIF that cannot be read leaves the picture as it is, which is a repair: it may lie on its side."""
     try:
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except BROKEN:
+    except BAD:
         return pixels, (Reason.BAD_METADATA,)
     return (pixels if turn is None else np.ascontiguousarray(turn(pixels))), ()
 
@@ -111,13 +112,14 @@ def _has_more_frames(image: Any) -> bool:
         if image.format == "TIFF":  # alone in having no `is_animated`
             return bool(image.n_frames > 1)
         return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    except BROKEN:
+    except BAD:
         return True
 
 
 def _why(error: Exception) -> Reason:
-    """Pillow has one type of error for all; its words tell a cut file and a bomb in a text or a profile."""
-    if "too large" in str(error):
+    """There is one type of error for all; its words tell a cut file and a bomb in a text or a profile."""
+    words = str(error).lower()
+    if "too large" in words or "exceed" in words:
         return Reason.DECODE_BOMB
-    cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
+    cut = isinstance(error, EOFError) or "truncated" in words
     return Reason.DECODE_TRUNCATED if cut else Reason.DECODE_FAILED

@@ -10,6 +10,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from mmdata.types import Reason, Rejected
+
 BLOCK = 1 << 18  # values read at once, over all channels: what a header claims is never allocated
 UNKNOWN = (1 << 63) - 1  # libsndfile's number of frames where a stream does not tell
 FORMATS = "mov,matroska,mp3,aac,flac,ogg,wav"  # none that opens other files, such as playlists
@@ -52,8 +54,10 @@ def by_ffmpeg(data: bytes) -> Iterator[Recording]:
     try:
         with av.open(io.BytesIO(data), options=SAFE, metadata_errors="replace") as container:
             if not container.streams.audio:
-                raise Unreadable("there is no sound track")
+                raise Rejected(Reason.UNSUPPORTED, "there is no sound track")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise Rejected(Reason.UNSUPPORTED, f"no decoder for the sound track; there is one for {CODECS}")
             declared = 0
             if container.format.name in TRUE_DURATION and stream.duration and stream.time_base:
                 declared = int(stream.duration * stream.time_base * stream.rate)
