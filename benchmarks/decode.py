@@ -19,9 +19,10 @@ from mmdata.encoders import describe, load_encoder
 from mmdata.media import decode
 from mmdata.types import Modality
 
-MIN_SIDE = 256  # what efficientnet-lite0 resizes the shorter side to
+MIN_SIDE = 224  # what ViT-B/32 resizes the shorter side to
+MODEL_SIDE = 256  # what efficientnet-lite0 resizes it to
 PICTURES = 16
-ROUNDS = 7
+ROUNDS = 9
 OCTAVES = (4, 8, 16, 32, 64, 128)
 
 
@@ -33,7 +34,9 @@ def main() -> None:
             print(f"{size[0]} x {size[1]}, {kind}, {np.mean([len(file) for file in files]) / 1000:.0f} kB")
             for threads in (1, 2):
                 _compare(files * repeats, threads)
-    print(f"features: cosine {_agreement([_cloud(seed, (1600, 1200)) for seed in range(PICTURES)]):.4f}")
+    files = [_cloud(seed, (1600, 1200)) for seed in range(PICTURES)]
+    for side in (MODEL_SIDE, 2 * MODEL_SIDE):
+        print(f"features, 1600 x 1200, min_side {side}: cosine {_agreement(files, side):.5f}")
 
 
 def _cloud(seed: int, size: tuple[int, int], **options: bool) -> bytes:
@@ -78,11 +81,11 @@ def _compare(files: list[bytes], threads: int) -> None:
     print(f"  {threads} thread{'s' * (threads > 1)}: {', '.join(figures)}", flush=True)
 
 
-def _agreement(files: list[bytes]) -> float:
+def _agreement(files: list[bytes], min_side: int) -> float:
     """The least cosine between the features of a scaled and of a whole image."""
     encoder = load_encoder(describe("efficientnet-lite0"))
     whole, scaled = (
-        encoder.encode([encoder.prepare(_by_mmdata(file, side)).data for file in files]) for side in (0, MIN_SIDE)
+        encoder.encode([encoder.prepare(_by_mmdata(file, side))[0].data for file in files]) for side in (0, min_side)
     )
     norms = np.linalg.norm(whole, axis=1) * np.linalg.norm(scaled, axis=1)
     return float((np.sum(whole * scaled, axis=1) / norms).min())
