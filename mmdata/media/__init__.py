@@ -27,10 +27,10 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the caller may choose. Only images look at it."""
+    """What the caller of `decode` chose. Only images look at it."""
 
-    min_side: int = 0
-    background: tuple[int, int, int] = (255, 255, 255)
+    min_side: int
+    background: tuple[int, int, int]
 
 
 def decode(
