@@ -15,8 +15,10 @@ class Modality(StrEnum):
 
 
 SUFFIXES: dict[str, Modality] = {
-    **dict.fromkeys(["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "svg"], Modality.IMAGE),
-    **dict.fromkeys(["wav", "flac", "ogg", "opus", "mp3"], Modality.AUDIO),
+    **dict.fromkeys(["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"], Modality.IMAGE),
+    **dict.fromkeys(["avif", "heic", "heif", "svg"], Modality.IMAGE),
+    **dict.fromkeys(["wav", "flac", "ogg", "opus", "mp3", "m4a", "aac"], Modality.AUDIO),
+    **dict.fromkeys(["mp4", "mkv", "webm", "mov"], Modality.AUDIO),  # the sound track
     **dict.fromkeys(["txt"], Modality.TEXT),
 }
 """File suffix (lower case, no dot) to the modality it holds."""
@@ -31,6 +33,9 @@ class Reason(StrEnum):
     DECODE_FAILED = "decode_failed"
     DECODE_BOMB = "decode_bomb"
     TOO_LONG = "too_long"
+    FIRST_FRAME = "first_frame"  # of an animation, first page of a document
+    RESCALED = "rescaled"  # values far beyond the range of their kind
+    SILENT = "silent"  # a sound that never changes
     BAD_TEXT = "bad_text"
     BAD_METADATA = "bad_metadata"
     BAD_SAMPLE_RATE = "bad_sample_rate"

@@ -52,6 +52,15 @@ def test_suffixes_are_taken_in_any_case(tmp_path):
     assert {m: p.suffix for m, p in sample.parts.items()} == {IMAGE: "png", TEXT: "txt"}
 
 
+def test_a_video_beside_a_picture_is_its_sound(tmp_path):
+    write(
+        tmp_path, {"a.HEIC": PNG, "a.MP4": WAV, "b.avif": PNG, "b.m4a": WAV, "c.mov": WAV, "d.webm": WAV, "e.mkv": WAV}
+    )
+    found = [{m: p.suffix for m, p in sample.parts.items()} for sample in read(tmp_path)]
+    assert found[:2] == [{IMAGE: "heic", AUDIO: "mp4"}, {IMAGE: "avif", AUDIO: "m4a"}]
+    assert found[2:] == [{AUDIO: "mov"}, {AUDIO: "webm"}, {AUDIO: "mkv"}]
+
+
 def test_only_the_last_suffix_is_cut_from_a_key(tmp_path):
     write(tmp_path, {"v1.2/photo.final.png": PNG, "v1.2/photo.final.txt": b"text"})
     (sample,) = read(tmp_path)

@@ -21,8 +21,16 @@ MAGIC: list[tuple[bytes, int, str]] = [
     (b"OggS", 0, "ogg"),
     (b"ID3", 0, "mp3"),
     *[(bytes([0xFF, second]), 0, "mp3") for second in (0xFB, 0xFA, 0xF3, 0xF2)],
+    *[(bytes([0xFF, second]), 0, "aac") for second in (0xF1, 0xF9)],
+    (b"ftypavif", 4, "avif"),
+    (b"ftypavis", 4, "avif"),
+    *[(b"ftyp" + brand, 4, "heic") for brand in (b"hei", b"hev", b"mif1", b"msf1")],
+    (b"ftypM4A", 4, "m4a"),
+    (b"ftypqt", 4, "mov"),
+    (b"ftyp", 4, "mp4"),
+    (b"\x1aE\xdf\xa3", 0, "mkv"),
 ]
-"""Bytes, where they stand, and the suffix they mean."""
+"""Bytes, where they stand, and the suffix they mean: the first of the wanted modality counts."""
 
 
 def readable(name: str) -> str:

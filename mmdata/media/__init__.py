@@ -16,15 +16,36 @@ DECODERS = {
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image is `(height, width, 3) uint8` RGB, audio a `Waveform`, text a `str`."""
+    """An image is `(height, width, 3) uint8` RGB, audio a `Waveform`, text a `str`.
+
+    `repairs` says what of the content was lost or is in doubt; a routine conversion of colours is no repair.
+    """
 
     value: Any
     repairs: tuple[Reason, ...] = ()
 
 
-def decode(modality: Modality, data: bytes | memoryview) -> Decoded:
-    """Decode one part. Raises Rejected, with a reason, for anything that cannot be decoded whole."""
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the caller of `decode` chose. Only images look at it."""
+
+    min_side: int
+    background: tuple[int, int, int]
+
+
+def decode(
+    modality: Modality,
+    data: bytes | memoryview,
+    *,
+    min_side: int = 0,
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> Decoded:
+    """Decode one part. Raises Rejected, with a reason, for anything that cannot be decoded whole.
+
+    `min_side`: where it saves work, an image may be decoded smaller, but its shorter side never to fewer pixels
+    than this; 0 is the exact image. `background`: the RGB below transparent pixels. Threads may call it at once.
+    """
     if len(data) == 0:
         raise Rejected(Reason.EMPTY, f"the {modality} has no bytes")
-    decoder: Callable[[bytes], Decoded] = import_module(DECODERS[modality]).decode
-    return decoder(bytes(data))
+    decoder: Callable[[bytes, Wish], Decoded] = import_module(DECODERS[modality]).decode
+    return decoder(bytes(data), Wish(min_side, background))

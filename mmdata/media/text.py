@@ -1,14 +1,20 @@
-"""Text to str: UTF-8, or UTF-16 where a byte order mark says so."""
+"""Text to str: UTF-8, or UTF-16 or UTF-32 where a byte order mark says so."""
 
 import codecs
 
-from mmdata.media import Decoded
+from mmdata.media import Decoded, Wish
 from mmdata.types import Reason, Rejected
 
 MAX_CHARS = 65536
+MARKS = {  # the longer marks first: that of UTF-32 begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
-def decode(data: bytes) -> Decoded:
+def decode(data: bytes, _: Wish) -> Decoded:
     """A `str` without NULs and outer white space, cut to 65,536 characters (a repair, `too_long`)."""
     codec = _codec(data)
     try:
@@ -28,7 +34,7 @@ def caption(data: bytes, length: int) -> str:
 
 
 def _codec(data: bytes) -> str:
-    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    return next((codec for mark, codec in MARKS.items() if data.startswith(mark)), "utf-8-sig")
 
 
 def _clean(text: str) -> str:
