@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slow_device
+from PIL import Image
 
 from mmdata import encoders
 from mmdata.cluster import Resources
@@ -12,7 +13,7 @@ from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.demo import write_corpus
 from mmdata.encoders import Request, Windows, describe, encode_one, load_encoder, pool_windows
 from mmdata.media.audio import Waveform
-from mmdata.retrieval.search import open_index
+from mmdata.retrieval.search import Index, open_index
 from mmdata.stages import Summary
 from mmdata.stages.extract import extract
 from mmdata.stages.index import index
@@ -154,3 +155,44 @@ def test_a_device_with_work_is_busy(tmp_path: Path) -> None:
     spans = sorted(slow_device.busy)
     assert len(spans) == 150
     assert sum(end - start for start, end in spans) >= 0.9 * (spans[-1][1] - spans[0][0])
+
+
+def test_the_background_of_transparent_pictures_is_part_of_the_card(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    for colour in ("white", "black"):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{colour}.png")
+    dataset = _sharded(tmp_path)
+    run(dataset, "efficientnet-lite0")
+    run(dataset, "black=efficientnet-lite0", background="#000000")
+    black, clear, white = vectors(Features(dataset, "efficientnet-lite0").to_arrow())
+    on_black = vectors(Features(dataset, "black").to_arrow())
+    np.testing.assert_array_equal(clear, white)
+    np.testing.assert_array_equal(on_black, [black, black, white])
+    cards = [Features(dataset, name).card for name in ("efficientnet-lite0", "black")]
+    assert cards[0].fingerprint != cards[1].fingerprint
+    opened = _index(dataset, "black")
+    (hits,) = opened.search(opened.encode(encoders.Modality.IMAGE, (tmp_path / "clear.png").read_bytes()), 2)
+    assert [hit.key for hit in hits] == ["black", "clear"]
+
+
+def test_pictures_may_be_decoded_smaller_where_that_is_asked(tmp_path: Path) -> None:
+    small = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(small).resize((2048, 1536), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg")
+    dataset = _sharded(tmp_path)
+    run(dataset, "efficientnet-lite0", dtype="float32")
+    run(dataset, "smaller=efficientnet-lite0", dtype="float32", min_side=512)
+    (exact,), (near,) = (vectors(Features(dataset, name).to_arrow()) for name in ("efficientnet-lite0", "smaller"))
+    cosine = exact @ near / np.linalg.norm(exact) / np.linalg.norm(near)
+    assert 0.99 < cosine < 0.99999  # another picture, and nearly the same
+    assert Features(dataset, "smaller").card.preprocessing["decode"] == {"min_side": 512, "background": "#ffffff"}
+
+
+def _sharded(folder: Path) -> Dataset:
+    url = f"{folder}-dataset"
+    shard(ShardConfig(dataset=url, source=str(folder)), HERE)
+    return Dataset.open(url)
+
+
+def _index(dataset: Dataset, features: str) -> Index:
+    index(IndexConfig(dataset=dataset.url, features=features), HERE)
+    return open_index(dataset, features)

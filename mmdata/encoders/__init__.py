@@ -67,6 +67,8 @@ class Request:
     windows: Windows = Windows.MEAN
     window_seconds: float | None = None  # of sound; default: what the model was made for
     tokens: int = 0  # at most this many token vectors a row; 0: none
+    min_side: int = 0  # pixels that the shorter side of an image keeps where decoding it smaller is faster; 0: exact
+    background: str = "#ffffff"  # below transparent pixels
 
 
 class Family(Protocol):
@@ -106,7 +108,19 @@ def describe(spec: str, request: Request = Request()) -> EncoderCard:
     given, _, rest = spec.partition("=") if re.match(r"\w[\w.-]*=", spec) else ("", "", spec)
     family, name, tower = _split(rest)
     card = _family(family).describe(name, tower, request)
-    return replace(card, name=given or _folder_name(rest))
+    return replace(card, name=given or _folder_name(rest), preprocessing=card.preprocessing | _decoding(card, request))
+
+
+def _decoding(card: EncoderCard, request: Request) -> dict[str, Any]:
+    asked = {"min_side": request.min_side, "background": request.background}
+    usual = {"min_side": 0, "background": "#ffffff"}
+    return {"decode": asked} if card.modality is Modality.IMAGE and asked != usual else {}
+
+
+def decode_options(card: EncoderCard) -> dict[str, Any]:
+    """The arguments of `mmdata.media.decode` that an encoder's inputs are decoded with, besides the data."""
+    asked = card.preprocessing.get("decode")
+    return {"min_side": asked["min_side"], "background": tuple(bytes.fromhex(asked["background"][1:]))} if asked else {}
 
 
 def load_encoder(card: EncoderCard, device: str = "cpu") -> Encoder:

@@ -1,5 +1,6 @@
 """A query of any modality to a vector in the space of an index, or a refusal that names both sides."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmdata.encoders import Encoder, Request, describe, encode_one, load_encoder
+from mmdata.encoders import Encoder, Request, decode_options, describe, encode_one, load_encoder
 from mmdata.errors import ConfigError, Conflict, ModelError
 from mmdata.fusion.heads import read_head
 from mmdata.media import decode
@@ -36,17 +37,17 @@ class QueryEncoder:
             self.head = read_head(dataset, name)
             writes, runs = self.head.card(modality), self.head.cards[modality]
         else:
-            writes = runs = describe(spec, Request())
+            writes = runs = card if spec == card.spec else describe(spec, Request())
         if writes.space != card.space:
             raise Conflict(f"{_brief(writes)} cannot query {_brief(card)}: vectors of two spaces are not comparable")
         if runs.modality is not modality:
             raise ConfigError(f"{spec} encodes {runs.modality}, not {modality}")
-        self.encoder: Encoder = load_encoder(runs)
+        self.encoder: Encoder = load_encoder(replace(runs, precision="fp32"))  # one query: exact is fast enough
 
     def encode(self, data: bytes) -> NDArray[np.float32]:
         """One query, as the bytes of a file, to `(1, dim)`. Raises ConfigError when it cannot be decoded."""
         try:
-            vector = encode_one(self.encoder, decode(self.modality, data).value)
+            vector = encode_one(self.encoder, decode(self.modality, data, **decode_options(self.encoder.card)).value)
         except Rejected as problem:
             raise ConfigError(f"the {self.modality} query cannot be used: {problem.message}") from problem
         if not np.isfinite(vector).all() or not vector.any():

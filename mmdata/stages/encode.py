@@ -9,7 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from mmdata.cluster import threads
-from mmdata.encoders import Encoder, Prepared, load_encoder
+from mmdata.encoders import Encoder, Prepared, decode_options, load_encoder
 from mmdata.media import Decoded, decode
 from mmdata.stages import Clock, timed
 from mmdata.stages.ahead import ordered_map
@@ -107,7 +107,7 @@ def _prepare(outputs: list[Gathering], clock: Clock, item: tuple[int, dict[Modal
     for modality, data in parts.items():
         mine = [output for output in outputs if output.card.modality is modality]
         try:
-            decoded = decode(modality, data)
+            decoded = decode(modality, data, **decode_options(mine[0].card))  # one run, one way to decode
         except Rejected as problem:
             prepared += [(output, problem) for output in mine]
             continue

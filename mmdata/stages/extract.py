@@ -65,7 +65,15 @@ def _finished_shards(dataset: Dataset) -> dict[str, Receipt]:
 def _cards(config: ExtractConfig, resources: Resources) -> list[EncoderCard]:
     auto = "bf16" if resources.gpus else "fp32"
     precision = auto if config.precision == "auto" else config.precision
-    request = Request(precision, config.dtype, Windows(config.windows), config.window_seconds, config.tokens)
+    request = Request(
+        precision=precision,
+        dtype=config.dtype,
+        windows=Windows(config.windows),
+        window_seconds=config.window_seconds,
+        tokens=config.tokens,
+        min_side=config.min_side,
+        background=config.background,
+    )
     cards = [describe(spec, request) for spec in config.encoders]
     names = [card.name for card in cards]
     if len(set(names)) < len(names):
