@@ -94,9 +94,7 @@ def extract(
     dtype: Annotated[str | None, typer.Option(help="of the stored vectors: float16 or float32")] = None,
     windows: Annotated[str | None, typer.Option(help="of long texts and sounds: mean, rows or cut")] = None,
     window_seconds: Annotated[float | None, typer.Option(help="of sound; default: the encoder's own")] = None,
-    min_side: Annotated[
-        int | None, typer.Option(help="JPEGs may be decoded smaller, down to this side (exact)")
-    ] = None,
+    min_side: Annotated[int | None, typer.Option(help="JPEGs may be decoded smaller, to this side (exact)")] = None,
     background: Annotated[str | None, typer.Option(help="below transparent pixels (#ffffff)")] = None,
     tokens: Annotated[int | None, typer.Option(help="also keep at most so many token vectors a row")] = None,
     workers: Workers = None,
