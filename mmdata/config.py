@@ -52,7 +52,7 @@ class ShardConfig(_Job):
     columns: dict[Literal["key", "image", "audio", "text"], str] = Field(default_factory=dict)
     samples_per_shard: int = Field(1000, gt=0)
     shard_size: Size = Field(256_000_000, description="bytes of raw parts at most")
-    shuffle: int | None = Field(None, description="seed; default: the order of the source")
+    shuffle: int | None = Field(None, ge=0, description="seed; default: the order of the source")
     modalities: tuple[Modality, ...] = Field(tuple(Modality), min_length=1, description="which to take")
     require: tuple[Modality, ...] = Field((), description="a sample without one of these is a reject")
     validate_media: bool = Field(True, description="decode every part once")
@@ -67,7 +67,7 @@ class ShardConfig(_Job):
 
     def absolute_source(self) -> str:
         """The source as workers elsewhere find it."""
-        return self.source if "://" in self.source else str(Path(self.source).absolute())
+        return self.source if "://" in self.source else str(Path(self.source).resolve())
 
     def plan_options(self) -> dict[str, Any]:
         """What decides the content of the shards, as JSON types."""

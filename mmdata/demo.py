@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mmdata import console
+from mmdata.errors import Conflict
 
 SIDE = 192  # pixels
 RATE = 16_000  # Hz
@@ -101,16 +102,30 @@ def run(folder: Path, samples: int, workers: int, text: str, invoke: Callable[[l
 
 
 def write_corpus(folder: Path, samples: int, seed: int = 0) -> None:
-    """`samples` of each .png, .txt, .wav and .json below `folder`, a folder a shape; same seed, same bytes."""
+    """`samples` of each .png, .txt, .wav and .json below `folder`, a folder a shape; same seed, same bytes.
+
+    What is there with these bytes already is not touched, so a demo that was stopped goes on. Raises Conflict
+    when the folder holds samples beyond these.
+    """
+    surplus = [path for path in folder.glob("*/*.png") if int(path.stem) >= samples]
+    if surplus:
+        raise Conflict(
+            f"{folder} holds more than {samples} samples; ask for as many as before, or choose another folder"
+        )
     rng = np.random.default_rng(seed)
     for number in range(samples):
         scene = _scene(rng)
         stem = folder / scene.shape / f"{number:05d}"
         stem.parent.mkdir(parents=True, exist_ok=True)
-        _draw(scene, rng).save(stem.with_suffix(".png"))
-        stem.with_suffix(".txt").write_text(_sentence(scene, rng) + "\n")
-        stem.with_suffix(".wav").write_bytes(_wav(_sound(scene, rng)))
-        stem.with_suffix(".json").write_text(json.dumps({"colour": scene.colour, "count": scene.count}))
+        _write(stem.with_suffix(".png"), _png(_draw(scene, rng)))
+        _write(stem.with_suffix(".txt"), f"{_sentence(scene, rng)}\n".encode())
+        _write(stem.with_suffix(".wav"), _wav(_sound(scene, rng)))
+        _write(stem.with_suffix(".json"), json.dumps({"colour": scene.colour, "count": scene.count}).encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    if not path.exists() or path.read_bytes() != data:
+        path.write_bytes(data)
 
 
 def _scene(rng: np.random.Generator) -> Scene:
@@ -219,6 +234,12 @@ def _timbre(shape: str, pitch: float, time: NDArray[np.float64]) -> NDArray[np.f
     for n, gain in tables[shape].items():
         wave += gain * np.sin(2 * np.pi * pitch * n * time)
     return wave
+
+
+def _png(image: Image.Image) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, "PNG")
+    return sink.getvalue()
 
 
 def _wav(samples: NDArray[np.float32]) -> bytes:

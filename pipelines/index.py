@@ -1,7 +1,7 @@
 """Batch job: features -> FAISS index.
 
     python -m pipelines.index --set dataset=demo/job --set features=minilm
-    python -m pipelines.index CONFIG.yaml --set workers=8
+    python -m pipelines.index CONFIG.yaml --set kind=ivf-flat
 
 CONFIG.yaml holds the keys of `mmdata.config.IndexConfig`. On a running cluster:
 

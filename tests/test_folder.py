@@ -8,7 +8,7 @@ from tiny_files import picture, sound
 
 from mmdata.corpora import open_corpus
 from mmdata.errors import NotFound, StorageError
-from mmdata.types import Modality, Reason, Reject, Sample
+from mmdata.types import Modality, Outcome, Reason, Reject, Sample
 
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
 PNG, WAV = picture(), sound()
@@ -122,12 +122,22 @@ def test_the_folders_become_a_field_unless_the_metadata_says_otherwise(tmp_path)
         (b'{"a": "\xff"}', "the .json is not JSON"),
     ],
 )
-def test_metadata_that_is_none_rejects_its_sample_alone(tmp_path, data, message):
+def test_metadata_that_is_none_is_left_out_and_noted(tmp_path, data, message):
     write(tmp_path, {"a.txt": b"text", "a.json": data, "b.txt": b"text"})
-    bad, good = read(tmp_path)
-    assert (bad.key, bad.reason) == ("a", Reason.BAD_METADATA)
-    assert bad.message.startswith(message)
-    assert good.key == "b"
+    first, second = read(tmp_path)
+    assert (first.key, first.parts[TEXT].data, first.metadata) == ("a", b"text", {})
+    (note,) = first.notes
+    assert (note.part, note.outcome, note.reason) == ("json", Outcome.REPAIRED, Reason.BAD_METADATA)
+    assert note.message.startswith(message)
+    assert (second.key, second.notes) == ("b", ())
+
+
+def test_a_pipe_is_a_counted_reject_and_stops_nothing(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    write(tmp_path, {"a.txt": b"text"})
+    rows, _ = scanned(tmp_path)
+    assert [(row["key"], row["reason"]) for row in rows] == [("a", None), ("x.jpg", "unsupported")]
+    assert rows[1]["message"] == "this is a pipe, a socket or a device, not a file"
 
 
 def test_metadata_without_media_is_a_reject(tmp_path):

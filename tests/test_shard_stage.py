@@ -195,7 +195,7 @@ MESS = {
 }
 MESS_REJECTS = [
     ("alone", "", REJECTED, Reason.MISSING_PART),
-    ("badmeta", "", REJECTED, Reason.BAD_METADATA),
+    ("badmeta", "json", REPAIRED, Reason.BAD_METADATA),
     ("broken", "image", REJECTED, Reason.UNSUPPORTED),
     ("empty", "text", REJECTED, Reason.EMPTY),
     ("half", "image", REPAIRED, Reason.DECODE_TRUNCATED),
@@ -208,24 +208,25 @@ MESS_REJECTS = [
 @pytest.mark.parametrize("per_shard", [1, 3, 1000])
 def test_a_messy_folder_is_all_accounted_for(tmp_path, per_shard):
     summary = run(write(tmp_path / "source", MESS), tmp_path / "d", samples_per_shard=per_shard, max_reject_rate=1)
-    assert keys(tmp_path / "d") == ["fine", "half", "twice"]
+    assert keys(tmp_path / "d") == ["badmeta", "fine", "half", "twice"]
     assert rejects(tmp_path / "d") == MESS_REJECTS
-    assert (summary.rows_in, summary.rows_out, sum(summary.rejected.values())) == (10, 3, 7)
-    assert summary.repaired == {"decode_truncated": 1}
+    assert (summary.rows_in, summary.rows_out, sum(summary.rejected.values())) == (10, 4, 6)
+    assert summary.repaired == {"bad_metadata": 1, "decode_truncated": 1}
     receipts = read_receipts(Dataset.open(str(tmp_path / "d")).store, "shards").values()
     assert [r.rows_in for r in receipts] == [r.rows_out + sum(r.rejected.values()) for r in receipts]
 
 
 def test_a_part_that_cannot_be_decoded_does_not_lose_its_sample(tmp_path):
     run(write(tmp_path / "source", MESS), tmp_path / "d", max_reject_rate=1)
-    half = samples(tmp_path / "d")[1]
+    half = samples(tmp_path / "d")[2]
     assert (half["key"], half["image_suffix"], half["caption"]) == ("half", None, "still here")
 
 
 def test_without_validation_nothing_is_decoded(tmp_path):
     summary = run(write(tmp_path / "source", MESS), tmp_path / "d", validate_media=False, max_reject_rate=1)
-    assert keys(tmp_path / "d") == ["broken", "empty", "fine", "half", "latin", "sound", "twice"]
-    assert summary.rejected == {"bad_metadata": 1, "duplicate_key": 1, "missing_part": 1}
+    assert keys(tmp_path / "d") == ["badmeta", "broken", "empty", "fine", "half", "latin", "sound", "twice"]
+    assert summary.rejected == {"duplicate_key": 1, "missing_part": 1}
+    assert summary.repaired == {"bad_metadata": 1}
 
 
 def test_only_the_modalities_asked_for_are_taken(tmp_path):

@@ -100,11 +100,32 @@ def test_a_huge_text_is_one_cell(tmp_path, name):
 
 
 def test_jsonl_fields_may_change_their_type(tmp_path):
-    lines = '{"key":1,"text":"one","x":1}\n{"key":"b","text":["two"],"x":"two"}\n{"key":"c","text":3,"x":{"y":[]}}'
+    lines = '{"key":1,"text":"one","x":1}\n{"key":"b","text":"two","x":"two"}\n{"key":"c","text":3,"x":{"y":[]}}'
     first, second, third = read(text_file(tmp_path / "a.jsonl", lines))
     assert (first.key, second.key, third.key) == ("1", "b", "c")
-    assert [s.parts[TEXT].data for s in (first, second, third)] == [b"one", b'["two"]', b"3"]
+    assert [s.parts[TEXT].data for s in (first, second, third)] == [b"one", b"two", b"3"]
     assert [s.metadata for s in (first, second, third)] == [{"x": 1}, {"x": "two"}, {"x": {"y": []}}]
+
+
+def test_a_row_with_a_list_of_texts_is_a_reject(tmp_path):
+    lines = '{"key":"a","text":["one","two"]}\n{"key":"b","text":"three"}'
+    bad, good = open_corpus(str(text_file(tmp_path / "a.jsonl", lines)), "table", {}).scan()[0].to_pylist()
+    assert (bad["key"], bad["reason"]) == ("a", Reason.BAD_TEXT)
+    assert bad["message"] == 'the text is ["one","two"]; a sample has one text: one row for each'
+    assert (good["reason"], good["text"]) == (None, "three")
+
+
+def test_a_device_in_a_table_is_a_reject(tmp_path):
+    (bad,) = read(text_file(tmp_path / "a.jsonl", '{"image":"/dev/zero"}'))
+    assert (bad.reason, bad.message) == (Reason.UNSUPPORTED, "/dev/zero is not a file")
+
+
+def test_a_table_looks_at_its_own_folder_alone(tmp_path):
+    below = tmp_path / "below"
+    below.mkdir()
+    text_file(below / "a.csv", "key,text\nb,no\n")
+    (sample,) = read(text_file(tmp_path / "a.csv", "key,text\na,yes\n"))
+    assert sample.key == "a"
 
 
 def test_paths_are_below_the_table_or_absolute(tmp_path):

@@ -11,7 +11,7 @@ from mmdata.errors import Damage, NotFound
 from mmdata.types import Modality, Reason, Reject, Sample
 
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
-PNG, WAV = picture(), sound()
+PNG, JPEG, WAV = picture(), picture("JPEG"), sound()
 
 
 def scanned(source):
@@ -95,11 +95,20 @@ def test_a_key_that_comes_in_two_tars_is_a_counted_reject(tmp_path):
     assert second["message"] == "the key is taken by a.tar:x"
 
 
-def test_bad_metadata_rejects_its_sample_alone(tmp_path):
-    source = written(tmp_path, ("x.txt", b"one"), ("x.json", b"{"), ("y.txt", b"two"))
-    bad, good = read(source)
-    assert (bad.key, bad.reason) == ("x", Reason.BAD_METADATA)
-    assert good.key == "y"
+def test_bad_metadata_is_left_out_and_noted(tmp_path):
+    source = written(tmp_path, ("x.txt", b"one"), ("x.json", b"[1]"), ("y.txt", b"two"))
+    first, second = read(source)
+    assert (first.key, first.metadata, [note.reason for note in first.notes]) == ("x", {}, [Reason.BAD_METADATA])
+    assert (second.key, second.notes) == ("y", ())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_plain_suffix_is_the_picture_and_a_longer_one_beside_it_is_counted(tmp_path, order):
+    source = written(tmp_path, *[("x.depth.png", PNG), ("x.jpg", JPEG)][::order], ("y.thumb.png", PNG))
+    first, second = read(source)
+    assert (first.parts[IMAGE].suffix, first.parts[IMAGE].data) == ("jpg", JPEG)
+    assert second.parts[IMAGE].data == PNG
+    assert scanned(source)[1] == {".depth.png": 1}
 
 
 def test_a_damaged_tar_stops_the_scan_and_is_named_with_the_offset(tmp_path):

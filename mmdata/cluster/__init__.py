@@ -55,7 +55,7 @@ def default_resources(workers: int | None, cpus: float | None, gpus: float, addr
     address = address or os.environ.get("RAY_ADDRESS") or None
     if workers is None and address is None:
         workers = 0
-    share = max(1.0, (os.cpu_count() or 1) / workers) if workers and address is None else 1.0
+    share = max(1.0, _cores() / workers) if workers and address is None else 1.0
     return Resources(workers, cpus or float(int(share)), gpus, address)
 
 
@@ -100,7 +100,12 @@ def kept_until() -> ExitStack | None:
 
 def threads() -> int:
     """CPU threads that this worker may use: those of the CPUs Ray gave it, in any other process one a core."""
-    return _allowed[-1] if _allowed else os.cpu_count() or 1
+    return _allowed[-1] if _allowed else _cores()
+
+
+def _cores() -> int:
+    """Those that this process may run on, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def allow_threads(count: int) -> None:
@@ -113,7 +118,7 @@ def attempt(item: Item, call: Callable[..., Result], *arguments: Any) -> Done[It
     try:
         return Done(item, call(*arguments))
     except Exception as error:  # the one place that turns any failure of a shard into an outcome
-        if not isinstance(error, MMDataError):
+        if not isinstance(error, MMDataError) and not sys.is_finalizing():
             log.exception("%s failed", item)
         return Done(item, error=error)
 

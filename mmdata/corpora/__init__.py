@@ -56,6 +56,11 @@ def left_out(row: dict[str, Any], problem: Rejected) -> Reject:
     return Reject(row["id"], row["key"], row["source"], "", Outcome.REJECTED, problem.reason, problem.message)
 
 
+def repaired(row: dict[str, Any], part: str, reason: Reason, message: str) -> Reject:
+    """The note that one part of a row was left out and the others are kept."""
+    return Reject(row["id"], row["key"], row["source"], part, Outcome.REPAIRED, reason, message)
+
+
 def scan_table(rows: list[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> pa.Table:
     """A scan from its rows; a key that comes twice is marked, so the second is a reject and not a second row."""
     seen: dict[str, str] = {}

@@ -4,7 +4,7 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mmdata.errors import StorageError
+from mmdata.errors import NotFound, StorageError
 from mmdata.storage.store import Store
 from mmdata.types import SUFFIXES, Modality, Reason, Rejected
 
@@ -64,7 +64,9 @@ def read_reference(store: Store, path: str) -> bytes:
             return Store(folder).read(name)
         if store.local is None and (path.startswith("/") or ".." in path.split("/")):
             raise Rejected(Reason.UNSUPPORTED, f"{path} points outside the table's folder")
-        return (store.local / path).read_bytes() if store.local is not None else store.read(path)
+        if store.local is not None and (store.local / path).exists() and not (store.local / path).is_file():
+            raise Rejected(Reason.UNSUPPORTED, f"{path} is not a file")
+        return store.read(path)
     except (OSError, ValueError, StorageError) as error:
-        missing = isinstance(error, FileNotFoundError) or not Path(path).name
+        missing = isinstance(error, NotFound) or not Path(path).name
         raise Rejected(Reason.SOURCE_MISSING, f"{path} {'does not exist' if missing else error}") from error

@@ -1,13 +1,13 @@
 """A folder: files with the same stem are one sample, whose key is their path below the folder, suffix off."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from mmdata.corpora import left_out, scan_table
+from mmdata.corpora import left_out, repaired, scan_table
 from mmdata.corpora.files import readable
 from mmdata.errors import NotFound, StorageError
 from mmdata.storage.store import FileInfo, Store
@@ -25,7 +25,7 @@ class Folder:
         """Lists the folder once; opens no file. NotFound when there is no media file in it."""
         stems: dict[str, list[tuple[str, FileInfo]]] = {}
         ignored: Counter[str] = Counter()
-        unnamed: list[dict[str, Any]] = []
+        unusable: list[dict[str, Any]] = []
         for info in self.store.list():
             stem, suffix = _split(info.path)
             part = "json" if suffix == "json" else SUFFIXES.get(suffix)
@@ -34,12 +34,17 @@ class Folder:
             elif part is None:
                 ignored["." + readable(suffix) if suffix else "no suffix"] += 1
             elif readable(info.path) != info.path:
-                unnamed.append(_unnamed(info))
+                unusable.append(_unusable(info, "the name is not UTF-8; rename the file"))
+            elif not info.version:
+                unusable.append(_unusable(info, "this is a pipe, a socket or a device, not a file"))
             else:
                 stems.setdefault(stem, []).append((part, info))
-        rows = [row for stem, files in sorted(stems.items()) for row in _rows(stem, files)] + unnamed
+        rows = [row for stem, files in sorted(stems.items()) for row in _rows(stem, files)] + unusable
+        if not rows and self.store.local is not None and not self.store.local.exists():
+            raise NotFound(f"{self.store.url} does not exist")
         if not rows:
-            raise NotFound(f"{self.store.url} holds no image, audio or text files; it has: {dict(ignored) or 'none'}")
+            there = f"{dict(ignored) or 'none'}{_hint(ignored)}"
+            raise NotFound(f"{self.store.url} holds no image, audio or text files; it has: {there}")
         return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
 
     def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
@@ -52,12 +57,12 @@ class Folder:
 
     def _sample(self, row: dict[str, Any]) -> Sample:
         found = {part: self._read(row, part) for part in PARTS if row[f"{part}_path"] is not None}
-        metadata = _metadata(found.pop("json")) if "json" in found else {}
+        metadata, notes = read_metadata(row, found.pop("json", None))
         folder = row["key"].rpartition("/")[0]
         if folder:
             metadata = {"folder": folder, **metadata}
         parts = {Modality(part): Part(_split(row[f"{part}_path"])[1], data) for part, data in found.items()}
-        return Sample(row["id"], row["key"], row["source"], parts, metadata)
+        return Sample(row["id"], row["key"], row["source"], parts, metadata, notes)
 
     def _read(self, row: dict[str, Any], part: str) -> bytes:
         path = row[f"{part}_path"]
@@ -71,6 +76,10 @@ class Folder:
         if info is None or info.version != row[f"{part}_version"]:
             raise Rejected(Reason.SOURCE_CHANGED, f"{path} has changed since the plan was made")
         return data
+
+
+def _hint(ignored: Mapping[str, int]) -> str:
+    return "; for tars write the source as '.../*.tar'" if ".tar" in ignored else ""
 
 
 def open_corpus(source: str, columns: dict[str, str]) -> Folder:
@@ -87,9 +96,8 @@ def _split(path: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, suffix.lower()
 
 
-def _unnamed(info: FileInfo) -> dict[str, Any]:
+def _unusable(info: FileInfo, message: str) -> dict[str, Any]:
     name = readable(info.path)
-    message = "the name is not UTF-8; rename the file"
     return {"key": name, "source": name, "bytes": 0, "reason": Reason.UNSUPPORTED.value, "message": message}
 
 
@@ -120,11 +128,15 @@ def _rows(stem: str, files: list[tuple[str, FileInfo]]) -> Iterator[dict[str, An
         }
 
 
-def _metadata(data: bytes) -> dict[str, Any]:
+def read_metadata(row: dict[str, Any], data: bytes | None) -> tuple[dict[str, Any], tuple[Reject, ...]]:
+    """The object in a sample's .json. One that is none is left out, which is a repair: the media are kept."""
+    if data is None:
+        return {}, ()
     try:
         metadata = orjson.loads(data)
+        problem = None if isinstance(metadata, dict) else "the .json is not an object"
     except orjson.JSONDecodeError as error:
-        raise Rejected(Reason.BAD_METADATA, f"the .json is not JSON: {error}") from error
-    if not isinstance(metadata, dict):
-        raise Rejected(Reason.BAD_METADATA, "the .json is not an object")
-    return metadata
+        problem = f"the .json is not JSON: {error}"
+    if problem is None:
+        return metadata, ()
+    return {}, (repaired(row, "json", Reason.BAD_METADATA, problem),)

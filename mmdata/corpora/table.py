@@ -56,7 +56,7 @@ class Table:
 
     def scan(self) -> tuple[pa.Table, dict[str, int]]:
         """Reads everything but bytes. ConfigError when no column holds an image, a sound or a text."""
-        infos = [info for info in self.store.list() if matches(info.path, self.pattern)]
+        infos = [info for info in self.store.list_here() if matches(info.path, self.pattern)]
         if not infos:
             raise NotFound(f"no table matches {self.store.where(self.pattern)}")
         rows: list[dict[str, Any]] = []
@@ -98,12 +98,12 @@ class Table:
             key = record.get(roles.get("key", ""))
             row = base | {"row": number, "source": f"{base['table']}:{group.number}:{number}"}
             row["key"] = f"{prefix}{group.number:03d}{number:06d}" if key in (None, "") else str(key)
-            row["text"] = _as_text(record.get(roles.get("text", "")))
             try:
+                row["text"] = _as_text(record.get(roles.get("text", "")))
                 row |= {f"{m}_path": _as_path(m, record.get(roles.get(m, ""))) for m in MEDIA}
             except Rejected as problem:
                 row |= {"reason": problem.reason.value, "message": problem.message}
-            row["bytes"] = group.cell_bytes + len(row["text"] or "")
+            row["bytes"] = group.cell_bytes + len(row.get("text") or "")
             row["metadata"] = as_json({n: record[n] for n in other if record.get(n) is not None})
             yield row
 
@@ -157,6 +157,8 @@ def open_corpus(source: str, columns: dict[str, str]) -> Table:
 
 
 def _as_text(value: Any) -> str | None:
+    if isinstance(value, list | dict):
+        raise Rejected(Reason.BAD_TEXT, f"the text is {as_json(value)[:80]}; a sample has one text: one row for each")
     return value if value is None or isinstance(value, str) else as_json(value)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mmdata.corpora import left_out, scan_table
 from mmdata.corpora.files import matches, readable
-from mmdata.corpora.folder import PARTS, _metadata
+from mmdata.corpora.folder import PARTS, read_metadata
 from mmdata.errors import NotFound
 from mmdata.storage.store import Store
 from mmdata.storage.tar import Member, scan
@@ -31,7 +31,7 @@ class Tars:
         """Reads the headers of every tar. Damage, naming tar and offset, when one is not whole."""
         rows: list[dict[str, Any]] = []
         ignored: Counter[str] = Counter()
-        tars = [info for info in self.store.list() if matches(info.path, self.pattern)]
+        tars = [info for info in self.store.list_here() if matches(info.path, self.pattern)]
         if not tars:
             raise NotFound(f"no tar matches {self.store.where(self.pattern)}")
         for info in tars:
@@ -61,9 +61,9 @@ class Tars:
             for part in PARTS
             if row[f"{part}_suffix"] is not None
         }
-        metadata = _metadata(found.pop("json")) if "json" in found else {}
+        metadata, notes = read_metadata(row, found.pop("json", None))
         parts = {Modality(part): Part(row[f"{part}_suffix"], data) for part, data in found.items()}
-        return Sample(row["id"], row["key"], row["source"], parts, metadata)
+        return Sample(row["id"], row["key"], row["source"], parts, metadata, notes)
 
 
 def open_corpus(source: str, columns: dict[str, str]) -> Tars:
@@ -75,22 +75,32 @@ def open_corpus(source: str, columns: dict[str, str]) -> Tars:
 def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     surplus = []
-    for member in members:
-        folder, slash, name = readable(member.name).rpartition("/")
-        stem, _, suffix = name.partition(".")
-        kind = suffix.rpartition(".")[2].lower()
-        part = "json" if suffix.lower() == "json" else SUFFIXES.get(kind)
-        if part is None or not stem:
-            ignored["hidden" if not stem else "." + suffix if suffix else "no suffix"] += 1
+    named = [(member, *_name(member)) for member in members]
+    plain = {(key, part) for _, key, suffix, part in named if "." not in suffix}
+    for member, key, suffix, part in named:
+        is_hidden = not key or key.endswith("/")
+        if part is None or is_hidden:
+            ignored["hidden" if is_hidden else "." + suffix if suffix else "no suffix"] += 1
             continue
-        key = f"{folder}{slash}{stem}"
+        if "." in suffix and (key, part) in plain:
+            ignored["." + suffix] += 1  # as KEY.depth.png beside KEY.jpg
+            continue
         row = rows.setdefault(key, {"key": key, "source": f"{tar}:{key}", "bytes": 0})
         if f"{part}_suffix" in row:
             surplus.append(_second(tar, member, part, key))
             continue
+        kind = suffix.rpartition(".")[2].lower()
         row |= {f"{part}_suffix": kind, f"{part}_offset": member.offset, f"{part}_size": member.size}
         row["bytes"] += member.size
     return [*rows.values(), *surplus]
+
+
+def _name(member: Member) -> tuple[str, str, str | None]:
+    """Key, suffix and part of a member: the key ends at the first dot of the file's name."""
+    folder, slash, name = readable(member.name).rpartition("/")
+    stem, _, suffix = name.partition(".")
+    part = "json" if suffix.lower() == "json" else SUFFIXES.get(suffix.rpartition(".")[2].lower())
+    return f"{folder}{slash}{stem}", suffix, part
 
 
 def _second(tar: str, member: Member, part: str, key: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from mmdata.errors import ModelError
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MALLOPT = {-1: 1 << 30, -3: 1 << 30, -8: 1}  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
 
@@ -41,8 +43,12 @@ def to_device(batch: torch.Tensor, device: str) -> torch.Tensor:
 
 
 def pick_device(gpus: float) -> str:
-    """ "cuda" where the worker was given a GPU and torch sees one, else "cpu"."""
-    return "cuda" if gpus > 0 and torch.cuda.is_available() else "cpu"
+    """ "cuda" for a worker with a GPU, else "cpu". ModelError where torch does not see the GPU it was given."""
+    if gpus == 0:
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ModelError("a GPU was asked for and torch sees none; ask for the CPU: --gpus-per-worker 0")
+    return "cuda"
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmdata.encoders import Encoder, Request, decode_options, describe, encode_one, load_encoder
@@ -14,7 +13,7 @@ from mmdata.fusion.heads import read_head
 from mmdata.media import decode
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import CARD, card_from_json, vectors
-from mmdata.storage.tables import ONE_THREAD
+from mmdata.storage.tables import from_parquet
 from mmdata.types import EncoderCard, Modality, Rejected
 
 HEAD = "head:"
@@ -71,7 +70,7 @@ def read_vectors(path: Path, card: EncoderCard) -> NDArray[np.float32]:
 
 
 def _parquet_vectors(path: Path, card: EncoderCard) -> NDArray[np.floating]:
-    table = pq.read_table(path, **ONE_THREAD)
+    table = from_parquet(path.read_bytes(), str(path))
     footer = table.schema.metadata or {}
     if CARD in footer:
         theirs = card_from_json(footer[CARD], str(path))

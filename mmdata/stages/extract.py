@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from shlex import quote
 
 from mmdata.cluster import Resources
 from mmdata.config import ExtractConfig
@@ -28,7 +29,7 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
     for card in cards:
         claim(dataset, card, config.overwrite)
     content = {name: receipt.content for name, receipt in shards.items()}
-    done = {card.name: finished(dataset, card, content) for card in cards}
+    done = {card.name: finished(dataset, card, content, config.overwrite) for card in cards}
     missing = {name: tuple(c for c in cards if name not in done[c.name]) for name in shards}
     job = Job(
         stage="extract",
@@ -41,16 +42,15 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
         next=_next(config.dataset, cards),
     )
     summary = run_job(job, resources, config.max_reject_rate, watch)
-    for card in cards if job.todo else []:
-        folder = features_folder(card.name)
-        write_summary(dataset.store, folder, read_receipts(dataset.store, folder).values())
+    for card in cards:
+        write_summary(dataset.store, features_folder(card.name), changed=bool(job.todo))
     return replace(summary, facts={"features": [card.name for card in cards]})
 
 
 def _next(dataset: str, cards: list[EncoderCard]) -> str:
     if len(cards) == 1:
-        return f"mmdata index {dataset} --features {cards[0].name}"
-    return f"mmdata align {dataset} --features {cards[0].name} {cards[1].name} --name NAME"
+        return f"mmdata index {quote(dataset)} --features {cards[0].name}"
+    return f"mmdata align {quote(dataset)} --features {cards[0].name} {cards[1].name} --name NAME"
 
 
 def _finished_shards(dataset: Dataset) -> dict[str, Receipt]:

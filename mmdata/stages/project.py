@@ -12,7 +12,7 @@ from mmdata.fusion.heads import Head
 from mmdata.stages import Job, Summary, Watch, run_job
 from mmdata.storage.dataset import Dataset, features_folder
 from mmdata.storage.features import Features, claim, features_file, finished, same_rows, vectors
-from mmdata.storage.receipts import commit, read_receipts, versions, write_summary
+from mmdata.storage.receipts import commit, versions, write_summary
 from mmdata.types import EncoderCard, Receipt
 
 
@@ -32,9 +32,7 @@ def project(dataset: Dataset, head: Head, features: Features, overwrite: bool, w
         next="",
     )
     summary = run_job(job, Resources(workers=0), 0.0, watch)
-    if job.todo:
-        folder = features_folder(card.name)
-        write_summary(dataset.store, folder, read_receipts(dataset.store, folder).values())
+    write_summary(dataset.store, features_folder(card.name), changed=bool(job.todo))
     return summary
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -50,14 +51,13 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
         todo=[name for name in plan.names if name not in done],
         done=list(done.values()),
         total_rows=plan.samples,
-        next=f"mmdata extract {config.dataset} --encoder minilm",
+        next=f"mmdata extract {quote(config.dataset)} --encoder minilm",
     )
     summary = run_job(job, resources, config.max_reject_rate, watch)
+    write_summary(dataset.store, SHARDS, changed=bool(job.todo))
     facts: dict[str, Any] = {"ignored": plan.ignored}
     if job.todo:
-        receipts = read_receipts(dataset.store, SHARDS)
-        write_summary(dataset.store, SHARDS, receipts.values())
-        facts["duplicates"] = count_duplicates(dataset, receipts)
+        facts["duplicates"] = count_duplicates(dataset, read_receipts(dataset.store, SHARDS))
     return replace(summary, facts=facts)
 
 
@@ -82,9 +82,6 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
         if found and (found.source, found.options, config.overwrite) == asked and len(done) == found.shards:
             return found  # all is made; the source may be gone
         raise
-    if config.overwrite:
-        for info in dataset.store.list(SHARDS):
-            dataset.store.delete(info.path)
     if config.shuffle is not None:
         table = table.take(np.random.default_rng(config.shuffle).permutation(table.num_rows))
     table = table.add_column(0, "id", pa.array(range(table.num_rows), pa.int64()))
@@ -103,6 +100,9 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
         ignored=ignored,
         sha256=sha256(data),
     )
+    if config.overwrite and found is not None and found != plan:
+        for info in dataset.store.list(SHARDS):
+            dataset.store.delete(info.path)
     write_plan(dataset, plan, data)
     return plan
 
@@ -162,7 +162,7 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
         rejected=tally(rejects, Outcome.REJECTED),
         repaired=tally(rejects, Outcome.REPAIRED),
         seconds=clock.seconds,
-        versions=versions("pyarrow", "pillow", "soundfile"),
+        versions=versions("pyarrow", "pillow", "simplejpeg", "soundfile", "av"),
     )
     return [commit(state.dataset.store, SHARDS, receipt, files)]
 
@@ -181,7 +181,7 @@ def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sa
     if isinstance(sample, Reject):
         return sample
     since = time.perf_counter()
-    notes: list[Reject] = []
+    notes = list(sample.notes)
     parts = {}
     for modality, part in sample.parts.items():
         if modality not in options["modalities"]:
@@ -196,8 +196,8 @@ def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sa
     missing = [modality for modality in options["require"] if modality not in parts]
     if parts and not missing:
         return replace(sample, parts=parts, notes=tuple(notes))
-    if notes:
-        return replace(notes[0], outcome=Outcome.REJECTED)
+    if len(notes) > len(sample.notes):  # a part was there and is unusable
+        return replace(notes[len(sample.notes)], outcome=Outcome.REJECTED)
     what = f"no {' and no '.join(missing or options['modalities'])}"
     return _note(sample, "", Outcome.REJECTED, Reason.MISSING_PART, what)
 

@@ -42,17 +42,18 @@ def card_from_json(data: bytes, where: str) -> EncoderCard:
 def claim(dataset: Dataset, card: EncoderCard, overwrite: bool) -> None:
     """Put the card in its feature folder. Conflict, field by field, when another one is there.
 
-    With `overwrite` what is there is removed first.
+    With `overwrite` that one is removed instead.
     """
     folder = features_folder(card.name)
     path = f"{folder}/encoder.json"
-    if overwrite:
-        for info in dataset.store.list(folder):
-            dataset.store.delete(info.path)
     if dataset.store.create(path, card_to_json(card)):
         return
     found = card_from_json(dataset.store.read(path), dataset.store.where(path))
-    if found.fingerprint != card.fingerprint:
+    if found.fingerprint != card.fingerprint and overwrite:
+        for info in dataset.store.list(folder):
+            dataset.store.delete(info.path)
+        claim(dataset, card, overwrite=False)
+    elif found.fingerprint != card.fingerprint:
         remedy = "give this one another name (--encoder NAME=SPEC, or --name), or --overwrite"
         raise conflict(dataset.store.where(folder), _facts(found), _facts(card), remedy)
 
@@ -61,15 +62,24 @@ def _facts(card: EncoderCard) -> dict[str, object]:
     return {name: value for name, value in asdict(card).items() if name not in ("name", "versions")}
 
 
-def finished(dataset: Dataset, card: EncoderCard, content: dict[str, dict[str, str]]) -> dict[str, Receipt]:
-    """The receipts of a feature set. Conflict when a shard was made from other files than `content` says."""
+def finished(
+    dataset: Dataset, card: EncoderCard, content: dict[str, dict[str, str]], overwrite: bool = False
+) -> dict[str, Receipt]:
+    """The receipts of a feature set. Conflict when a shard was made from other files than `content` says.
+
+    With `overwrite` the files of such a shard are removed instead.
+    """
     folder = features_folder(card.name)
     receipts = read_receipts(dataset.store, folder)
-    for name, receipt in receipts.items():
-        if receipt.inputs != content.get(name, {}):
+    stale = {name for name, receipt in receipts.items() if receipt.inputs != content.get(name, {})}
+    for name in sorted(stale):
+        if not overwrite:
             what = f"shard {name} of {dataset.store.where(folder)}"
-            raise conflict(what, dict(receipt.inputs), dict(content.get(name, {})), "make it again with --overwrite")
-    return receipts
+            there, asked = dict(receipts[name].inputs), dict(content.get(name, {}))
+            raise conflict(what, there, asked, "make it again with --overwrite")
+        for file in (f"{name}.json", *receipts[name].outputs):  # the receipt first: without it the rest is nothing
+            dataset.store.delete(f"{folder}/{file}")
+    return {name: receipt for name, receipt in receipts.items() if name not in stale}
 
 
 def features_file(

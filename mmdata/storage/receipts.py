@@ -77,13 +77,19 @@ def read_receipts(store: Store, folder: str) -> dict[str, Receipt]:
     return {receipt.shard: receipt for receipt in receipts}
 
 
-def write_summary(store: Store, folder: str, receipts: Iterable[Receipt]) -> None:
-    """All receipts of a stage as one `receipts.parquet`, for readers of very many shards."""
+def write_summary(store: Store, folder: str, changed: bool) -> None:
+    """All receipts of a stage as one `receipts.parquet`, for readers of very many shards.
+
+    Nothing is done when no receipt has `changed` and the file is there: an earlier run may have ended before it.
+    """
+    path = f"{folder}/receipts.parquet"
+    if not changed and store.info(path):
+        return
     rows = [
         {name: value if isinstance(value, str | int) else as_json(value) for name, value in asdict(r).items()}
-        for r in receipts
+        for r in read_receipts(store, folder).values()
     ]
-    store.replace(f"{folder}/receipts.parquet", to_parquet(pa.Table.from_pylist(rows)))
+    store.replace(path, to_parquet(pa.Table.from_pylist(rows)))
 
 
 def rejects_file(rejects: Iterable[Reject]) -> dict[str, Data]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISLNK, S_ISREG
 from typing import Any, BinaryIO, cast
 
 import obstore
@@ -22,7 +23,10 @@ Data = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """`version` changes when the content does (the store's e-tag; size and time on a local disk)."""
+    """`version` changes when the content does (the store's e-tag; size and time on a local disk).
+
+    It is empty for a pipe, a socket or a device, which would be read without end.
+    """
 
     path: str
     size: int
@@ -55,7 +59,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         remote = "://" in url and not url.startswith("file://")
-        self.url = url.rstrip("/") if remote else str(Path(url.removeprefix("file://")).absolute())
+        self.url = url.rstrip("/") if remote else str(Path(url.removeprefix("file://")).resolve())
         self.local = None if remote else Path(self.url)
         self._store: Any = self._open()
 
@@ -108,7 +112,8 @@ class Store:
         """The whole file; NotFound when it is not there."""
         with _translated(self.where(path)):
             if self.local is not None:
-                return (self.local / path).read_bytes()
+                with open(os.path.join(self.url, path), "rb") as file:  # noqa: PTH118, PTH123  a Path costs more than a read
+                    return file.read()
             return bytes(obstore.get(self._reading(), path).bytes())
 
     def read_range(self, path: str, start: int, size: int) -> memoryview:
@@ -141,10 +146,19 @@ class Store:
         try:
             with _translated(self.where(path)):
                 if self.local is not None:
-                    return _local_info(path, (self.local / path).stat())
+                    return _local_info(path, os.stat(os.path.join(self.url, path)))  # noqa: PTH116, PTH118
                 return _info(obstore.head(self._reading(), path))
         except NotFound:
             return None
+
+    def list_here(self) -> list[FileInfo]:
+        """Every file at the top, none of a folder, sorted by path; empty when there is none."""
+        if self.local is not None:
+            with _translated(self.url):
+                return _list_top(self.local) if self.local.is_dir() else []
+        with _translated(self.url):
+            found = obstore.list_with_delimiter(self._reading())["objects"]
+            return sorted((_info(meta) for meta in found), key=lambda info: info.path)
 
     def list(self, prefix: str = "") -> list[FileInfo]:
         """Every file below `prefix`, sorted by path; empty when there is none."""
@@ -191,7 +205,14 @@ def _info(meta: Any) -> FileInfo:
 
 
 def _local_info(path: str, status: os.stat_result) -> FileInfo:
-    return FileInfo(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+    is_file = S_ISREG(status.st_mode) or S_ISLNK(status.st_mode)  # a link here leads nowhere
+    return FileInfo(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}" if is_file else "")
+
+
+def _list_top(folder: Path) -> list[FileInfo]:
+    with os.scandir(folder) as entries:
+        files = [_local_info(entry.name, entry.stat()) for entry in entries if entry.is_file()]
+    return sorted(files, key=lambda info: info.path)
 
 
 def _list_local(root: Path, prefix: str) -> list[FileInfo]:

@@ -10,9 +10,6 @@ import pyarrow.parquet as pq
 from mmdata.errors import Damage
 from mmdata.types import Modality
 
-ONE_THREAD: dict[str, Any] = {"use_threads": False, "pre_buffer": False}
-"""Arrow's own threads may still hold Python's bytes when the interpreter ends, which aborts the process."""
-
 PART_COLUMNS = ("suffix", "offset", "size", "sha256")
 RESERVED = frozenset(
     {"id", "key", "source", "member", "caption", "embedding", "tokens", "start", "end", "shard", "score", "rank"}
@@ -48,14 +45,14 @@ def _leaf(name: str, kind: pa.DataType) -> str:
 
 
 def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table written by `to_parquet`; Damage, naming `where`, when a page fails its checksum."""
+    """Read a table written by `to_parquet`; Damage, naming `where`, when a page fails its checksum.
+
+    In this thread alone: with `pq.read_table` one of Arrow's threads may still hold the bytes when the
+    interpreter ends, which now and then aborts the process.
+    """
     try:
-        return pq.read_table(
-            pa.BufferReader(data),
-            columns=list(columns) if columns else None,
-            page_checksum_verification=True,
-            **ONE_THREAD,
-        )
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False)
+        return file.read(columns=list(columns) if columns else None, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise Damage(f"{where} is damaged: {error}") from error
 
