@@ -10,6 +10,7 @@ from conftest import HERE
 
 from mmdata.config import ShardConfig
 from mmdata.demo import COLOURS, PLACES, RATE, SECONDS, SHAPES, SIDE, TEXTURES, write_corpus
+from mmdata.errors import Conflict
 from mmdata.media import decode
 from mmdata.stages.shard import shard
 from mmdata.types import Modality
@@ -81,3 +82,19 @@ def test_the_sentences_are_varied(drawn: Path) -> None:
 def test_it_shards_without_a_reject(drawn: Path, tmp_path: Path) -> None:
     summary = shard(ShardConfig(dataset=str(tmp_path / "dataset"), source=str(drawn)), HERE)
     assert (summary.rows_in, summary.rows_out, summary.rejected, summary.repaired) == (80, 80, {}, {})
+
+
+def test_a_corpus_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    write_corpus(tmp_path, 6)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    (lost,) = tmp_path.glob("*/00003.wav")
+    lost.unlink()
+    write_corpus(tmp_path, 6)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert {path.name for path in after if path.is_file() and after[path] != before[path]} == {"00003.wav"}
+
+
+def test_a_smaller_demo_in_the_place_of_a_larger_one_is_a_conflict(tmp_path: Path) -> None:
+    write_corpus(tmp_path, 6)
+    with pytest.raises(Conflict, match="holds more than 5 samples"):
+        write_corpus(tmp_path, 5)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import odd_encoder
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -296,6 +297,17 @@ def test_shards_made_anew_are_a_conflict_with_both_hashes(sharded: Dataset, corp
         run(sharded, "odd:plain")
     assert f"000000.tar: there '{old}', asked '{new}'" in str(caught.value)
     assert "--overwrite" in str(caught.value)
+
+
+def test_overwrite_makes_only_the_shards_again_that_were_made_from_others(sharded: Dataset) -> None:
+    run(sharded, "odd:plain")
+    path = Path(sharded.url, "features/odd-plain/000001.json")
+    receipt = orjson.loads(path.read_bytes())
+    path.write_bytes(orjson.dumps(receipt | {"inputs": {"000001.tar": "another"}}))
+    odd_encoder.batches.clear()
+    again = run(sharded, "odd:plain", overwrite=True)
+    assert (again.shards, again.shards_before, sum(odd_encoder.batches)) == (4, 3, 16)
+    assert orjson.loads(path.read_bytes())["inputs"] == receipt["inputs"]
 
 
 def test_two_encoders_for_one_folder_are_refused(sharded: Dataset) -> None:

@@ -43,3 +43,9 @@ def test_no_committed_file_is_a_weight_or_larger_than_a_picture() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     large = [name for name in tracked if (ROOT / name).exists() and (ROOT / name).stat().st_size > 200_000]
     assert large == []
+
+
+def test_no_parquet_is_read_in_threads_of_arrow() -> None:
+    """They may outlive the interpreter, which aborts the process at its end."""
+    sources = Path(mmdata.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "read_table(" in path.read_text()] == []

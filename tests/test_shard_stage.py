@@ -432,6 +432,14 @@ def test_overwrite_makes_everything_again(tmp_path):
     assert contents(tmp_path / "d") == contents(tmp_path / "fresh")
 
 
+def test_overwrite_keeps_what_was_made_from_the_same(tmp_path):
+    source = texts(tmp_path / "source")
+    run(source, tmp_path / "d", samples_per_shard=2)
+    (tmp_path / "d/shards/000001.json").unlink()
+    summary = run(source, tmp_path / "d", samples_per_shard=2, overwrite=True)
+    assert (summary.shards, summary.shards_before) == (3, 2)
+
+
 def test_overwrite_from_a_source_that_is_not_there_deletes_nothing(tmp_path):
     run(texts(tmp_path / "source"), tmp_path / "d")
     before = versions(tmp_path / "d")
