@@ -92,7 +92,7 @@ def _check_independence(encoder: Encoder, values: Sequence[Any], inputs: list[An
         "prepared and encoded again": _encode(encoder, again),
         "alone": np.concatenate([_encode(encoder, [one]) for one in inputs]),
         "in the reverse order": _encode(encoder, inputs[::-1])[::-1],
-        "among others of the last kind": np.concatenate([_encode(encoder, [*inputs[:1], *inputs[-1:] * 6])[:1], vectors[1:]]),
+        "among others": np.concatenate([_encode(encoder, [*inputs[:1], *inputs[-1:] * 6])[:1], vectors[1:]]),
         "in one of two threads": at_once[0],
         "in the other of two threads": at_once[1],
     }

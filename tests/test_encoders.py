@@ -61,8 +61,9 @@ class Case:
 
 
 WORDS_READ = (5, 3, 13, 9, 24)  # tokens of TEXTS, with start and end
+FRAMES = (398, 148, 616, 33, 1)  # of SOUNDS, 20 samples each but the first
 CASES = [
-    Case("minilm", TEXT, 384, libraries.unit_mean, None, 384, (5, 3, 13, 9, 62)),
+    Case("minilm", TEXT, 384, libraries.unit_mean, None, 384, (5, 3, 13, 10, 62)),
     Case("efficientnet-lite0", IMAGE, 1280, libraries.efficientnet, None, 1280, (4,) * 5),
     Case("mel-stats", AUDIO, 168, libraries.mel_stats),
     Case("hf:{}", TEXT, 16, libraries.mean, tiny_models.bert, 16, WORDS_READ),
@@ -87,10 +88,10 @@ CASES = [
     Case("hf:{}", IMAGE, 12, libraries.pooled_map, tiny_models.resnet, 12, (4,) * 5),
     Case("hf:{}", IMAGE, 12, libraries.pooled_map, tiny_models.convnext, 12, (4,) * 5),
     Case("hf:{}", IMAGE, 16, libraries.pooled_map, tiny_models.swin, 16, (4,) * 5),
-    Case("hf:{}", AUDIO, 16, libraries.mean_frame, tiny_sounds.wav2vec2, 16, (399, 149, 616, 34, 1)),
-    Case("hf:{}", AUDIO, 16, libraries.mean_frame, tiny_sounds.wav2vec2_layer, 16, (399, 149, 616, 34, 1)),
-    Case("hf:{}", AUDIO, 16, libraries.mean_frame, tiny_sounds.hubert, 16, (399, 149, 616, 34, 1)),
-    Case("hf:{}", AUDIO, 16, libraries.mean_frame, tiny_sounds.wavlm, 16, (399, 149, 616, 34, 1)),
+    Case("hf:{}", AUDIO, 16, libraries.mean_frame, tiny_sounds.wav2vec2, 16, FRAMES),
+    Case("hf:{}", AUDIO, 16, libraries.mean_frame, tiny_sounds.wav2vec2_layer, 16, FRAMES),
+    Case("hf:{}", AUDIO, 16, libraries.mean_frame, tiny_sounds.hubert, 16, FRAMES),
+    Case("hf:{}", AUDIO, 16, libraries.mean_frame, tiny_sounds.wavlm, 16, FRAMES),
     Case("hf:{}", AUDIO, 16, libraries.whisper_encoder, tiny_sounds.whisper, 16, (25, 10, 39, 3, 1)),
     Case("hf:{}", AUDIO, 16, libraries.pooled_sound, tiny_sounds.ast, 16, (12,) * 5),
     Case(
@@ -100,7 +101,7 @@ CASES = [
         libraries.bundle_base,
         tiny_sounds.bundle_base,
         16,
-        (399, 149, 616, 34, 1),
+        FRAMES,
     ),
     Case(
         "torchaudio:TINY_LARGE/{}/weights.pth",
@@ -109,7 +110,7 @@ CASES = [
         libraries.bundle_large,
         tiny_sounds.bundle_large,
         16,
-        (399, 149, 616, 34, 1),
+        FRAMES,
     ),
     Case("hf:{}#image", IMAGE, 12, libraries.joint_image, tiny_sounds.clip, 16, (4,) * 5),
     Case("hf:{}#text", TEXT, 12, libraries.joint_text, tiny_sounds.clip, 16, WORDS_READ),
@@ -141,6 +142,8 @@ CASES = [
     ),
 ]
 SAVED = [case for case in CASES if case.model]
+WITH_TOKENS = [case for case in CASES if case.token_dim]
+WITHOUT_TOKENS = [case for case in CASES if not case.token_dim]
 STARTER_FILES = {
     "minilm": weights_folder(),
     "efficientnet-lite0": packaged(*EFFICIENTNET),
@@ -191,11 +194,15 @@ def test_the_card_says_what_comes_out(loaded: Loaded) -> None:
     assert bool(np.abs(lengths - 1).max() < 1e-4) is card.normalised
 
 
+@pytest.mark.parametrize("loaded", WITHOUT_TOKENS, indirect=True, ids=str)
+def test_tokens_of_an_encoder_that_has_none_are_a_config_error_that_names_it(loaded: Loaded) -> None:
+    with pytest.raises(ConfigError, match="has no token vectors; leave --tokens out") as caught:
+        describe(loaded.spec, Request(tokens=TOKENS))
+    assert loaded.case.spec.format("").partition("=")[2].partition("/")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("loaded", WITH_TOKENS, indirect=True, ids=str)
 def test_tokens_are_as_many_as_patches_words_or_frames(loaded: Loaded) -> None:
-    if not loaded.case.token_dim:
-        with pytest.raises(ConfigError, match="has no token vectors; leave --tokens out"):
-            describe(loaded.spec, Request(tokens=TOKENS))
-        return
     _, tokens = loaded.encoder.encode_tokens([loaded.encoder.prepare(value)[0].data for value in loaded.values])
     assert tuple(len(sequence) for sequence in tokens) == loaded.case.lengths
 

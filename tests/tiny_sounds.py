@@ -48,9 +48,8 @@ def whisper(folder: Path) -> None:
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    config = WhisperConfig(
-        **sizes, d_model=16, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=20, vocab_size=50, pad_token_id=0, init_std=0.3
-    )
+    sizes |= {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_mel_bins": 20, "vocab_size": 50}
+    config = WhisperConfig(**sizes, pad_token_id=0, init_std=0.3)
     WhisperModel(config).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=20).save_pretrained(folder)
 

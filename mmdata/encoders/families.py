@@ -124,6 +124,23 @@ FAMILIES = {
 }
 
 
+def offers() -> list[dict[str, Any]]:
+    """The lines of `mmdata encoders`, starters before families; a package that is not installed says so."""
+    return [
+        {
+            "spec": offer.spec,
+            "of": list(offer.modalities),
+            "dim": offer.dim or "the model's",
+            "windows": list(offer.windows),
+            "tokens": list(offer.tokens),
+            "needs": [f"{package}{' (missing)' * (package in offer.missing)}" for package in offer.needs],
+            "installed": not offer.missing,
+            "what": offer.what,
+        }
+        for offer in (*STARTERS.values(), *FAMILIES.values())
+    ]
+
+
 def plugins() -> dict[str, str]:
     """Families that installed packages add: name -> `MODULE` or `MODULE:CLASS`."""
     return {point.name: point.value for point in entry_points(group=GROUP)}

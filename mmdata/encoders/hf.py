@@ -94,7 +94,7 @@ def own(kind: Any, folder: Path) -> Any:
         raise ModelError(f"{folder} has no {kind.__name__.removeprefix('Auto')} that loads: {error}") from error
 
 
-def locate(name: str) -> tuple[Path, str]:
+def locate(name: str, family: str = "hf") -> tuple[Path, str]:
     """The folder of a model, which the hub is asked for where there is none here, and its commit or "local"."""
     if Path(name).is_dir():
         return Path(name).absolute(), "local"
@@ -105,6 +105,6 @@ def locate(name: str) -> tuple[Path, str]:
         folder = Path(snapshot_download(name, allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"hf:{name} is neither a folder here nor a model that the hub gives: {str(error).splitlines()[0]}"
+            f"{family}:{name} is neither a folder here nor a model that the hub gives: {str(error).splitlines()[0]}"
         ) from error
     return folder, folder.name  # the snapshot folder is named after the commit

@@ -13,7 +13,7 @@ from mmdata.types import EncoderCard, Modality
 if TYPE_CHECKING:
     import torch
 
-FAMILY = "sentence-transformers:"
+FAMILY = "sentence-transformers"
 
 
 def describe(name: str, tower: str, request: Request) -> EncoderCard:
@@ -24,7 +24,7 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
         modality=Modality.TEXT,
         dim=int(model.get_embedding_dimension()),
         normalised=type(model[-1]).__name__ == "Normalize",
-        space=f"{FAMILY}{name if revision != 'local' else 'local'}@{digest[:12]}",
+        space=f"{FAMILY}:{name if revision != 'local' else 'local'}@{digest[:12]}",
         preprocessing={
             "max_tokens": int(model.max_seq_length or MAX_TOKENS),
             "pad_id": int(model.tokenizer.pad_token_id or 0),
@@ -43,7 +43,7 @@ def load(card: EncoderCard, device: str) -> Encoder:
     """Build the model; its default prompt, if it has one, stands before every text."""
     from mmdata.encoders.text import TextEncoder, tokens_of
 
-    model, _ = _model(card.spec.removeprefix(FAMILY))
+    model, _ = _model(card.spec.removeprefix(f"{FAMILY}:"))
     check(hash_tensors(model), card.weights_sha256, card.spec)
     model.to(device)
     prompt = card.preprocessing["prompt"]
@@ -69,13 +69,13 @@ def _model(name: str) -> tuple[Any, str]:
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
-    folder, revision = locate(name)
+    folder, revision = locate(name, FAMILY)
     try:
         model = SentenceTransformer(
             str(folder), device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{FAMILY}{name} cannot be loaded: {error}") from error
+        raise ModelError(f"{FAMILY}:{name} cannot be loaded: {error}") from error
     if not hasattr(model.tokenizer, "backend_tokenizer"):
-        raise ModelError(f"{FAMILY}{name} has no tokenizer that is safe in several threads")
+        raise ModelError(f"{FAMILY}:{name} has no tokenizer that is safe in several threads")
     return model.eval(), revision

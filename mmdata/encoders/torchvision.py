@@ -34,7 +34,7 @@ def load(card: EncoderCard, device: str) -> Encoder:
     check(hash_tensors(model), card.weights_sha256, card.spec)
     steps = Steps(
         resize=transform.resize_size,
-        crop=transform.crop_size,
+        crop=transform.crop_size * 2,  # it is one side of a square
         interpolation=transform.interpolation,
         mean=tuple(255 * value for value in transform.mean),
         std=tuple(255 * value for value in transform.std),
