@@ -57,7 +57,8 @@ def check_fidelity(vectors: Vectors, library: Vectors, precision: str = "fp32") 
 
 def distance(found: Vectors, wanted: Vectors) -> float:
     """The largest difference of any component, over the length of its vector."""
-    return float((np.abs(found - wanted).max(axis=1) / np.linalg.norm(wanted, axis=1)).max())
+    lengths = np.maximum(np.linalg.norm(wanted, axis=1), np.finfo(np.float32).tiny)
+    return float((np.abs(found - wanted).max(axis=1) / lengths).max())
 
 
 def _check_card(encoder: Encoder) -> None:
