@@ -86,11 +86,14 @@ def _encode(encoder: Encoder, inputs: Sequence[Any]) -> Vectors:
 def _check_independence(encoder: Encoder, values: Sequence[Any], inputs: list[Any], vectors: Vectors) -> None:
     """Whatever stands beside an input, and whoever else encodes, its vector is the same."""
     _encode(encoder, [])
-    again = [_first_window(encoder, value) for value in values]
+
+    def afresh(_: int = 0) -> Vectors:
+        return _encode(encoder, [_first_window(encoder, value) for value in values])
+
     with ThreadPoolExecutor(2) as pool:
-        at_once = list(pool.map(lambda batch: _encode(encoder, batch), [inputs, again]))
+        at_once = list(pool.map(afresh, range(2)))
     ways = {
-        "prepared and encoded again": _encode(encoder, again),
+        "prepared and encoded again": afresh(),
         "alone": np.concatenate([_encode(encoder, [one]) for one in inputs]),
         "in the reverse order": _encode(encoder, inputs[::-1])[::-1],
         "among others": np.concatenate([_encode(encoder, [*inputs[:1], *inputs[-1:] * 6])[:1], vectors[1:]]),

@@ -250,6 +250,20 @@ def test_a_text_longer_than_a_clip_of_open_clip_becomes_windows_between_start_an
     assert (first.start, first.end, second.start, second.end) == (0, 109, 110, 149)
 
 
+def test_a_folder_of_open_clip_without_weights_is_never_a_random_model(tmp_path: Path) -> None:
+    folder = save(open_clip_folder, tmp_path)
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        describe(f"open_clip:local-dir:{folder}#image")
+
+
+def test_a_user_s_module_that_lacks_a_package_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_much.py").write_text("import no_such_package")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="needs_much:Encoder cannot be imported: No module named 'no_such_package'"):
+        describe("needs_much:Encoder")
+
+
 def test_a_tokenizer_that_cuts_by_itself_counts_it_as_a_repair(tmp_path: Path) -> None:
     encoder = load_encoder(describe(f"open_clip:local-dir:{save(open_clip_words, tmp_path)}#text"))
     (long,), (short,) = encoder.prepare("a red star " * 30), encoder.prepare("a red star")

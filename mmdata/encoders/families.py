@@ -4,7 +4,7 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +159,8 @@ def find(spec: str) -> tuple[Any, str, str]:
     family, _, model = body.partition(":")
     if family in FAMILIES and model:
         return _module(FAMILIES[family]), model, tower
-    for point in entry_points(group=GROUP, name=family):
-        return point.load(), model, tower
+    if points := entry_points(group=GROUP, name=family):
+        return _plugin(points[family]), model, tower
     if found := CLASS.fullmatch(body):
         return _class(spec, found["module"], found["name"]), found["model"] or "", tower
     raise _no_encoder(spec)
@@ -172,6 +172,13 @@ def _module(offer: Offer) -> Any:
     return import_module(offer.module)
 
 
+def _plugin(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"the encoder {point.name!r} is {point.value}, which cannot be imported: {error}") from error
+
+
 def _class(spec: str, module: str, name: str) -> Any:
     """As `python -m` would find it: from the folder one is in, too."""
     here = str(Path.cwd())
@@ -180,7 +187,9 @@ def _class(spec: str, module: str, name: str) -> Any:
     try:
         found = getattr(import_module(module), name, None)
     except ModuleNotFoundError as error:
-        raise _no_encoder(f"{spec}: {error}" if error.name == module else str(error)) from error
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise _no_encoder(spec) from error
+        raise ModelError(f"{spec} cannot be imported: {error}") from error
     if not hasattr(found, "describe"):
         raise ConfigError(f"{module} has no class {name} with a describe(name, tower, request)")
     return found

@@ -76,6 +76,6 @@ def _maps(states: Any, inputs: dict[str, Any]) -> Any:
         return [row[: h * w].T.unflatten(1, (h, w)) for row, (h, w) in zip(states, sizes, strict=True)]
     height, width = inputs["pixel_values"].shape[-2:]
     ratio = height / width
-    side = round((states.shape[1] * ratio) ** 0.5)  # the few tokens before the patches are fewer than half a row
+    side = round((states.shape[1] * ratio) ** 0.5)  # the few tokens before the patches are fewer than a row
     columns = round(side / ratio)
     return states[:, -side * columns :].transpose(1, 2).unflatten(2, (side, columns))

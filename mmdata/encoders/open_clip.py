@@ -22,7 +22,8 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
     import open_clip
 
     model, _ = _model(name)
-    digest = hash_tensors(model)
+    digest, local = hash_tensors(model), name.startswith("local-dir:")
+    arch, weights = _arch(name)
     preprocessing = open_clip.get_model_preprocess_cfg(model)
     windows: str = ""
     if tower == Modality.TEXT:
@@ -31,11 +32,11 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
         windows = request.windows if _splits(tokenizer) else Windows.CUT
     return EncoderCard(
         modality=Modality(tower),
-        dim=int(open_clip.get_model_config(_arch(name)[0])["embed_dim"]),
+        dim=int(open_clip.get_model_config(arch)["embed_dim"]),
         normalised=True,
-        space=f"{FAMILY}{_arch(name)[0] if 'local-dir:' not in name else 'local'}@{digest[:12]}",
+        space=f"{FAMILY}{'local' if local else arch}@{digest[:12]}",
         preprocessing={key: list(v) if isinstance(v, tuple) else v for key, v in preprocessing.items()},
-        revision=_arch(name)[1] or "local",
+        revision=weights or ("local" if local else "hub"),
         weights_sha256=digest,
         towers={modality.value: f"{FAMILY}{name}#{modality}" for modality in TOWERS},
         windows=windows,
@@ -122,7 +123,11 @@ def _model(name: str) -> tuple[Any, Any]:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none, so a file"
         raise ConfigError(f"say which weights: {FAMILY}{arch}/TAG_OR_FILE; tags: {tags}")
     try:
-        model, _, transform = open_clip.create_model_and_transforms(arch, pretrained=weights or None)
+        model, _, transform = open_clip.create_model_and_transforms(
+            arch,
+            pretrained=weights or None,
+            require_pretrained=True,  # else a model whose weights are missing is a random one
+        )
     except (OSError, RuntimeError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
         raise ModelError(f"{FAMILY}{name} cannot be loaded: {error}") from error
     return model.eval(), transform

@@ -91,7 +91,7 @@ def _load_efficientnet(card: EncoderCard, device: str) -> Encoder:
     # the resize is PIL's, so that the vectors equal the original's to the bit
     crop = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224), v2.PILToTensor()])
     way = Preparation(lambda value: crop(Image.fromarray(value)), scale=((127.0,) * 3, (128.0,) * 3))
-    return ImageEncoder(card, model, way, seen_by(model), device)
+    return ImageEncoder(card, model, way, seen_by(model, card), device)
 
 
 def _mel_stats(request: Request) -> EncoderCard:

@@ -38,15 +38,15 @@ def load(card: EncoderCard, device: str) -> Encoder:
     model = _model(card.spec.removeprefix("timm:"))
     check(hash_tensors(model), card.weights_sha256, card.spec)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-    return ImageEncoder(card, model, preparation(transform, steps_of(transform)), seen_by(model), device)
+    return ImageEncoder(card, model, preparation(transform, steps_of(transform)), seen_by(model, card), device)
 
 
-def seen_by(model: Any) -> Any:
-    """A timm model without its classifier, to vectors and the maps that they are pooled from."""
+def seen_by(model: Any, card: EncoderCard) -> Any:
+    """The forward of a timm model without its classifier: vectors and, where asked for, maps of its patches."""
 
     def forward(pixels: Any) -> Any:
         states = model.forward_features(pixels)
-        return model.forward_head(states), _maps(model, states, pixels)
+        return model.forward_head(states), _maps(model, states, pixels) if card.tokens else []
 
     return forward
 
