@@ -148,23 +148,26 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:
-    """What made a feature set. Two sets whose `space` is equal hold vectors that may be compared."""
+    """What made a feature set. Two sets whose `space` is equal hold vectors that may be compared.
 
-    name: str  # the folder below features/
-    spec: str
+    A family says modality and dim, and what it knows of the rest; `mmdata.encoders.describe` completes the card.
+    """
+
     modality: Modality
     dim: int
-    dtype: str  # of the stored vectors: float16 or float32
-    precision: str  # of the model's arithmetic: fp32, bf16 or fp16
-    normalised: bool
-    space: str
-    preprocessing: dict[str, Any]
-    revision: str
-    weights_sha256: str
-    towers: dict[str, str]  # modality -> spec of the encoder that takes a query of that modality into `space`
+    name: str = ""  # the folder below features/
+    spec: str = ""
+    dtype: str = ""  # of the stored vectors: float16 or float32
+    precision: str = ""  # of the model's arithmetic: fp32, bf16 or fp16
+    normalised: bool = False
+    space: str = ""
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    revision: str = ""
+    weights_sha256: str = ""
+    towers: dict[str, str] = field(default_factory=dict)  # modality -> spec that takes a query of it into `space`
     windows: str = ""  # what becomes of inputs longer than the model: mean, rows or cut; "" where none is
     tokens: int = 0  # token vectors a row at most; 0: none are stored
-    token_dim: int = 0
+    token_dim: int = 0  # 0 where there are none
     versions: dict[str, str] = field(default_factory=dict)
 
     @property

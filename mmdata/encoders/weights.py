@@ -1,15 +1,18 @@
 """Finding weights and proving which they are."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmdata.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+
+Facts = dict[str, Any]
 
 
 def packaged(package: str, file: str, digest: str) -> Path:
@@ -47,3 +50,31 @@ def check(found: str, wanted: str, spec: str) -> None:
     """ModelError when a model's weights are not those its card names."""
     if found != wanted:
         raise ModelError(f"the weights of {spec} have sha256 {found[:12]}, its card says {wanted[:12]}")
+
+
+def read_json(path: Path) -> Facts:
+    """An object in a file of a model's folder. ModelError when it is missing or no JSON."""
+    if not path.exists():
+        raise ModelError(f"{path} is missing, so {path.parent} is not a transformers model")
+    try:
+        facts: Facts = json.loads(path.read_text())
+        return facts
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names in the header of a safetensors file: 8 bytes of length, then JSON."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return [name for name in header if name != "__metadata__"]
+
+
+def load_state(path: Path) -> Any:
+    """The tensors of a file, by name: safetensors, or what torch.load(weights_only=True) takes."""
+    import torch
+    from safetensors.torch import load_file
+
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)

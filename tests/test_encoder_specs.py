@@ -1,0 +1,293 @@
+"""What a spec means: cards, towers, folder names, and every way in which a model can be no encoder."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import bert, gpt2, resnet, resnet18_file, roberta, save, sentence_bert, timm_folder, vit
+from tiny_sounds import clap, clip, open_clip_folder, open_clip_words, siglip, siglip2, wav2vec2, whisper
+
+from mmdata.encoders import Request, Windows, describe, encode_one, load_encoder
+from mmdata.encoders.families import STARTERS
+from mmdata.errors import ConfigError, ModelError
+from mmdata.media.audio import Waveform
+from mmdata.testing import check_fidelity
+from mmdata.types import EncoderCard, Reason
+
+TEXTS = ("a red star", "two", "unheard words, and a Star!")
+
+
+@pytest.mark.parametrize("model", [clip, siglip, siglip2])
+def test_two_towers_share_a_space(model: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = save(model, tmp_path)
+    image, text = describe(f"hf:{folder}#image"), describe(f"hf:{folder}#text")
+    assert image.space == text.space
+    assert image.towers == text.towers == {"image": f"hf:{folder}#image", "text": f"hf:{folder}#text"}
+    assert image.fingerprint != text.fingerprint
+
+
+def test_describing_starters_and_transformers_folders_imports_no_torch(tmp_path: Path) -> None:
+    specs = [*STARTERS, *(f"hf:{save(model, tmp_path)}" for model in (sentence_bert, gpt2, vit, wav2vec2, whisper))]
+    specs += [f"hf:{save(siglip, tmp_path)}#text", f"hf:{save(clap, tmp_path)}#audio"]
+    code = "import sys; from mmdata.encoders import describe\nfor spec in sys.argv[1:]: describe(spec)\n"
+    code += "print([name for name in ('torch', 'transformers', 'timm') if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code, *specs], capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("[]\n", "")
+
+
+def test_a_config_that_leaves_sizes_to_the_library_is_completed(tmp_path: Path) -> None:
+    folder = save(siglip, tmp_path)
+    kinds = {"text_config": {"model_type": "siglip_text_model"}, "vision_config": {"model_type": "siglip_vision_model"}}
+
+    (folder / "config.json").write_text(json.dumps({"model_type": "siglip", **kinds}))
+    card = describe(f"hf:{folder}#text")
+    assert card.dim == 768
+    assert card.preprocessing == {"max_tokens": 24, "pad_id": 1, "pooling": "projection", "padding": "full"}
+
+
+def test_a_text_longer_than_the_model_is_cut_and_says_so(tmp_path: Path) -> None:
+    encoder = load_encoder(describe(f"hf:{save(roberta, tmp_path)}", Request(windows=Windows.CUT)))
+    (long,), (short,) = encoder.prepare("a red star " * 30), encoder.prepare("a red star")
+    assert (long.length, long.repairs) == (24, (Reason.TOO_LONG,))
+    assert (short.length, short.repairs) == (5, ())
+
+
+def test_sound_at_another_rate_is_resampled_first(tmp_path: Path) -> None:
+    encoder = load_encoder(describe("mel-stats"))
+    time = np.arange(44_100) / 44_100
+    tone = Waveform(np.sin(2 * np.pi * 440 * time).astype(np.float32), 44_100)
+    same_tone = Waveform(np.sin(2 * np.pi * 440 * time[:16_000] * 44_100 / 16_000).astype(np.float32), 16_000)
+    assert encoder.prepare(tone)[0].length == 16_000
+    a, b = (encoder.encode([encoder.prepare(wave)[0].data])[0] for wave in (tone, same_tone))
+    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99  # the ends of a resampled tone differ
+
+
+def test_fp16_stays_near() -> None:
+    exact, rough = (load_encoder(describe("minilm", Request(precision=p))) for p in ("fp32", "fp16"))
+    a, b = (np.concatenate([encode_one(encoder, text) for text in TEXTS]) for encoder in (exact, rough))
+    check_fidelity(b, a, "fp16")
+
+
+WRONG_SPECS = {
+    "nosuch": "no encoder 'nosuch'; there are:\n  minilm",
+    "nosuch:thing": "hf:REPO_OR_FOLDER",
+    "hf:": "hf:REPO_OR_FOLDER",
+    "json:NoSuchClass": "json has no class NoSuchClass with a describe(name, tower, request)",
+    "open_clip:ViT-B-32": "has two towers; say open_clip:ViT-B-32#image or open_clip:ViT-B-32#text",
+    "open_clip:ViT-B-32#image": "say which weights: open_clip:ViT-B-32/TAG_OR_FILE; tags: openai",
+    "open_clip:nosuch/tag#image": "open_clip has no model 'nosuch'",
+    "torchaudio:NOSUCH": "torchaudio has no bundle 'NOSUCH'; there are: HUBERT_ASR_LARGE",
+    "minilm#smell": "the tower is one of image, audio, text, not 'smell'",
+    "torchvision:nosuch": "torchvision has no image model 'nosuch'",
+    "torchvision:raft_small": "torchvision has no image model 'raft_small'",
+}
+
+
+@pytest.mark.parametrize("spec", WRONG_SPECS)
+def test_a_wrong_spec_is_a_config_error_that_lists_what_there_is(spec: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        describe(spec)
+    assert WRONG_SPECS[spec] in str(caught.value)
+
+
+def test_a_joint_model_needs_a_tower_and_a_single_one_has_no_other(tmp_path: Path) -> None:
+    joint, sounds, words = save(clip, tmp_path), save(clap, tmp_path), save(bert, tmp_path)
+    with pytest.raises(ConfigError, match=f"say hf:{joint}#image or hf:{joint}#text"):
+        describe(f"hf:{joint}")
+    with pytest.raises(ConfigError, match=f"say hf:{sounds}#audio or hf:{sounds}#text"):
+        describe(f"hf:{sounds}#image")
+    with pytest.raises(ConfigError, match="is of text alone, it has no tower for image"):
+        describe(f"hf:{words}#image")
+
+
+def _drop_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def _drop_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _break_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def _make_other_joint(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "blip", "text_config": {}, "vision_config": {}}')
+
+
+def _add_dense(folder: Path) -> None:
+    (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]')
+
+
+def _pool_by_weight(folder: Path) -> None:
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_weightedmean_tokens": true}')
+
+
+BROKEN_TEXT_MODELS = {
+    _drop_weights: "holds no .safetensors",
+    _drop_config: "config.json is missing",
+    _break_config: "is not JSON",
+    _make_other_joint: "of models with two towers these work: ",
+    _add_dense: "a step that is not known here: Dense",
+    _pool_by_weight: "a pooling that is not one of mean, cls, lasttoken, max",
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN_TEXT_MODELS, ids=lambda damage: damage.__name__.strip("_"))
+def test_a_folder_that_is_no_encoder_here_is_refused_when_it_is_described(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    folder = save(sentence_bert, tmp_path)
+    damage(folder)
+    with pytest.raises(ModelError, match=BROKEN_TEXT_MODELS[damage]):
+        describe(f"hf:{folder}")
+
+
+@pytest.mark.parametrize("facts", ['{"pooling_mode_cls_token": true}', '{"pooling_mode": "cls"}'])
+def test_both_ways_to_write_the_pooling_are_read(facts: str, tmp_path: Path) -> None:
+    folder = save(sentence_bert, tmp_path)
+    (folder / "1_Pooling" / "config.json").write_text(facts)
+    assert describe(f"hf:{folder}").preprocessing["pooling"] == "cls"
+
+
+def test_cut_weights_are_a_model_error(tmp_path: Path) -> None:
+    folder = save(bert, tmp_path)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(ModelError, match="cannot load the model in"):
+        load_encoder(describe(f"hf:{folder}"))
+
+
+def test_a_model_with_tensors_missing_is_never_filled_with_random_ones(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save(bert, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["encoder.layer.1.output.dense.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 tensors of its model, the first is encoder.layer.1.output"):
+        load_encoder(describe(f"hf:{folder}"))
+
+
+def test_a_model_without_a_tokenizer_is_a_model_error(tmp_path: Path) -> None:
+    folder = save(bert, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ModelError, match="okenizer"):
+        load_encoder(describe(f"hf:{folder}"))
+
+
+UNREACHABLE = {
+    "hf:nobody/nothing": "neither a folder here nor a model that the hub gives",
+    "timm:nosuch": "Unknown model",
+    "timm:test_vit.nosuchtag": "Invalid pretrained tag",
+    "timm:resnet18": "cannot be loaded",
+    "timm:local-dir:nowhere": "Config file not found",
+    "torchvision:resnet18/nowhere.safetensors": "cannot be loaded",
+    "torchaudio:WAV2VEC2_BASE/nowhere.pth": "there is no file nowhere.pth",
+    "open_clip:local-dir:nowhere#image": "cannot be loaded",
+    "sentence-transformers:nobody/nothing": "neither a folder here nor a model that the hub gives",
+}
+
+
+@pytest.mark.parametrize("spec", UNREACHABLE)
+def test_a_model_that_cannot_be_had_is_a_model_error(spec: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        describe(spec)
+    assert spec.partition("#")[0] in str(caught.value)
+    assert UNREACHABLE[spec] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_a_weights_file_that_is_none_is_a_model_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"not weights at all")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        describe(f"torchvision:resnet18/{tmp_path / name}")
+
+
+def test_timm_weights_that_are_damaged_or_do_not_fit_are_a_model_error(tmp_path: Path) -> None:
+    folder = save(timm_folder, tmp_path)
+    (folder / "model.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        describe(f"timm:local-dir:{folder}")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        describe(f"timm:local-dir:{folder}")
+
+
+def test_a_name_may_stand_before_a_spec_and_every_folder_name_is_plain(tmp_path: Path) -> None:
+    folder = save(bert, tmp_path)
+    assert describe("words=minilm").name == "words"
+    assert describe("minilm").name == "minilm"
+    assert describe(f"hf:{folder}").name == "hf-bert"
+    assert describe("words=minilm").fingerprint == describe("minilm").fingerprint
+    with pytest.raises(ConfigError, match="no encoder"):
+        describe("../up=minilm")
+
+
+def test_a_window_longer_than_the_model_hears_is_a_config_error(tmp_path: Path) -> None:
+    folder = save(whisper, tmp_path)
+    assert describe(f"hf:{folder}", Request(window_seconds=7.5)).preprocessing["window_seconds"] == 7.5
+    with pytest.raises(ConfigError, match="a whisper model takes 30 s at once, --window-seconds is 31"):
+        describe(f"hf:{folder}", Request(window_seconds=31.0))
+
+
+def test_a_text_longer_than_a_clip_of_open_clip_becomes_windows_between_start_and_end(tmp_path: Path) -> None:
+    encoder = load_encoder(describe(f"open_clip:local-dir:{save(open_clip_folder, tmp_path)}#text"))
+    first, second = encoder.prepare("star " * 30)
+    assert [first.length, second.length] == [24, 10]  # 22 and 8 stars
+    assert (first.data[0], first.data[-1], second.data[0], second.data[-1]) == (49406, 49407, 49406, 49407)
+    assert (first.start, first.end, second.start, second.end) == (0, 109, 110, 149)
+
+
+def test_a_folder_of_open_clip_without_weights_is_never_a_random_model(tmp_path: Path) -> None:
+    folder = save(open_clip_folder, tmp_path)
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        describe(f"open_clip:local-dir:{folder}#image")
+
+
+def test_a_user_s_module_that_lacks_a_package_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_much.py").write_text("import no_such_package")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="needs_much:Encoder cannot be imported: No module named 'no_such_package'"):
+        describe("needs_much:Encoder")
+
+
+def test_a_tokenizer_that_cuts_by_itself_counts_it_as_a_repair(tmp_path: Path) -> None:
+    encoder = load_encoder(describe(f"open_clip:local-dir:{save(open_clip_words, tmp_path)}#text"))
+    (long,), (short,) = encoder.prepare("a red star " * 30), encoder.prepare("a red star")
+    assert encoder.card.windows == Windows.CUT
+    assert (long.repairs, short.repairs) == ((Reason.TOO_LONG,), ())
+
+
+def test_what_is_read_of_a_picture_is_bytes_wherever_the_library_resizes_and_crops(tmp_path: Path) -> None:
+    picture = np.zeros((40, 50, 3), np.uint8)
+    specs = [
+        f"hf:{save(vit, tmp_path)}",
+        f"hf:{save(resnet, tmp_path)}",
+        f"hf:{save(clip, tmp_path)}#image",
+        f"hf:{save(siglip, tmp_path)}#image",
+        "efficientnet-lite0",
+        f"timm:local-dir:{save(timm_folder, tmp_path)}",
+        f"torchvision:resnet18/{save(resnet18_file, tmp_path)}/weights.safetensors",
+        f"open_clip:local-dir:{save(open_clip_folder, tmp_path)}#image",
+    ]
+    kinds = {spec: load_encoder(describe(spec)).prepare(picture)[0].data.dtype for spec in specs}
+    assert kinds == dict.fromkeys(specs, torch.uint8)
+
+
+def test_a_card_of_another_starter_version_is_not_the_same_space() -> None:
+    cards: list[EncoderCard] = [describe(name) for name in STARTERS]
+    assert len({card.space for card in cards}) == 3
+    assert replace(cards[0], name="x", versions={}).fingerprint == cards[0].fingerprint
