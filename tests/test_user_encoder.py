@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from odd_encoder import OddEncoder
+from PIL import Image
 
 from mmdata.encoders import Prepared, Request, describe, load_encoder
 from mmdata.errors import ConfigError, ModelError
@@ -54,11 +55,18 @@ def test_the_class_of_the_readme_works_from_the_folder_one_is_in_and_on_ray(shar
         r"^```python\n(# colours\.py\n.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
     )
     (tmp_path / "colours.py").write_text(code)
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "red.png")
     done = mmdata(tmp_path, "extract", sharded.url, "--encoder", "colours=colours:Colours", "--workers", "1", "--json")
     assert (done.returncode, json.loads(done.stdout)["rows_out"]) == (0, 60), done.stderr
     found = Features(sharded, "colours").to_arrow()
     assert vectors(found).shape == (60, 6)
     assert mmdata(tmp_path, "index", sharded.url, "--features", "colours").returncode == 0
+    picture = tmp_path / "red.png"
+    refused = mmdata(tmp_path, "search", sharded.url, "--image", str(picture))
+    assert refused.returncode == 2
+    assert "which data may not start; if you trust it: --encoder colours:Colours" in refused.stderr
+    trusted = mmdata(tmp_path, "search", sharded.url, "--image", str(picture), "--encoder", "colours:Colours", "--json")
+    assert len(json.loads(trusted.stdout)[0]["hits"][0]) == 10
     key = found["key"][7].as_py()
     hits = json.loads(mmdata(tmp_path, "search", sharded.url, "--key", key, "-k", "2", "--json").stdout)
     assert hits[0]["hits"][0][0]["key"] == key

@@ -146,6 +146,13 @@ def plugins() -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=GROUP)}
 
 
+def is_code_of_its_own(spec: str) -> bool:
+    """Whether a spec is MODULE:CLASS: importing it runs code that only the person who names it can vouch for."""
+    body = spec.partition("#")[0]
+    family = body.partition(":")[0]
+    return body not in STARTERS and family not in FAMILIES and family not in plugins()
+
+
 def find(spec: str) -> tuple[Any, str, str]:
     """The module or class that describes and loads a spec without its NAME=, and the spec's model and tower.
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmdata.encoders import Encoder, Request, decode_options, describe, encode_one, load_encoder
+from mmdata.encoders.families import is_code_of_its_own
 from mmdata.errors import ConfigError, Conflict, ModelError
 from mmdata.fusion.heads import read_head
 from mmdata.media import decode
@@ -25,6 +26,7 @@ class QueryEncoder:
     def __init__(self, dataset: Dataset, card: EncoderCard, modality: Modality, spec: str | None = None) -> None:
         self.modality = modality
         self.head = None
+        given = spec
         spec = spec or card.towers.get(modality.value)
         if spec is None:
             raise Conflict(
@@ -35,7 +37,9 @@ class QueryEncoder:
             name = spec.removeprefix(HEAD).partition("#")[0]
             self.head = read_head(dataset, name)
             writes, runs = self.head.card(modality), self.head.cards[modality]
+            _check_trust(runs.spec, given)
         else:
+            _check_trust(spec, given)
             writes = runs = card if spec == card.spec else describe(spec, Request())
         if writes.space != card.space:
             raise Conflict(f"{_brief(writes)} cannot query {_brief(card)}: vectors of two spaces are not comparable")
@@ -52,6 +56,14 @@ class QueryEncoder:
         if not np.isfinite(vector).all() or not vector.any():
             raise ModelError(f"{self.encoder.card.spec} gave no usable vector for this query")
         return self.head.towers[self.modality].project(vector) if self.head else vector
+
+
+def _check_trust(spec: str, given: str | None) -> None:
+    """ConfigError for code that a dataset names and the user does not."""
+    if spec != given and is_code_of_its_own(spec):
+        raise ConfigError(
+            f"the index names code of its own, {spec}, which data may not start; if you trust it: --encoder {spec}"
+        )
 
 
 def read_vectors(path: Path, card: EncoderCard) -> NDArray[np.float32]:
