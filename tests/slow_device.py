@@ -16,35 +16,17 @@ device = threading.Lock()
 busy: list[tuple[float, float]] = []  # from, to
 
 
-def describe(name: str, tower: str, request: Request) -> EncoderCard:
-    return EncoderCard(
-        name="slow",
-        spec="slow:device",
-        modality=Modality.TEXT,
-        dim=DIM,
-        dtype=request.dtype,
-        precision=request.precision,
-        normalised=False,
-        space="slow",
-        preprocessing={},
-        revision="1",
-        weights_sha256="",
-        towers={},
-        tokens=request.tokens,
-        token_dim=TOKEN_DIM if request.tokens else 0,
-    )
-
-
-def load(card: EncoderCard, device: str) -> "SlowDevice":
-    return SlowDevice(card)
-
-
 class SlowDevice:
     """A text to the number of its letters and words; its tokens are the lengths of its words, three times each."""
 
-    def __init__(self, card: EncoderCard) -> None:
+    batch_size = 2
+
+    @staticmethod
+    def describe(name: str, tower: str, request: Request) -> EncoderCard:
+        return EncoderCard(modality=Modality.TEXT, dim=DIM, revision="1", token_dim=TOKEN_DIM)
+
+    def __init__(self, card: EncoderCard, device: str) -> None:
         self.card = card
-        self.batch_size = 2
 
     def prepare(self, value: str) -> list[Prepared]:
         return [Prepared(value, len(value))]

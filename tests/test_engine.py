@@ -7,7 +7,6 @@ import pytest
 import slow_device
 from PIL import Image
 
-from mmdata import encoders
 from mmdata.cluster import Resources
 from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.demo import write_corpus
@@ -21,6 +20,7 @@ from mmdata.stages.lanes import shorten
 from mmdata.stages.shard import shard
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features, token_vectors, vectors
+from mmdata.types import Modality
 
 HERE = Resources(workers=0)
 LONG = "a red bird sits on the roof of an old house near the water " * 30  # 14 words, 420 in all
@@ -28,8 +28,7 @@ SHORT = "a red bird"
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(encoders.MODULES, "slow", "slow_device")
+def slow() -> None:
     slow_device.busy.clear()
 
 
@@ -87,7 +86,7 @@ def test_a_hit_says_which_window_it_is(texts: Dataset) -> None:
     run(texts, "minilm", windows="rows")
     index(IndexConfig(dataset=texts.url, features="minilm"), HERE)
     opened = open_index(texts, "minilm")
-    (hits,) = opened.search(opened.encode(encoders.Modality.TEXT, SHORT), 3)
+    (hits,) = opened.search(opened.encode(Modality.TEXT, SHORT), 3)
     assert (hits[0].key, hits[0].metadata["start"]) == ("short", 0.0)
     assert {hit.metadata["start"] for hit in hits if hit.key == "long"} > {0.0}
 
@@ -98,7 +97,7 @@ def test_a_long_sound_has_a_row_a_window() -> None:
     noise = np.random.default_rng(0).normal(size=5 * 16_000).astype(np.float32)
     windows = encoder.prepare(Waveform(noise, 16_000))
     assert [(window.start, window.end) for window in windows] == [(0.0, 2.0), (2.0, 4.0), (4.0, 5.0)]
-    np.testing.assert_array_equal(windows[2].data, noise[64_000:])
+    np.testing.assert_array_equal(windows[2].data["wave"], noise[64_000:])
 
 
 def test_a_cut_sound_is_a_repair() -> None:
@@ -171,7 +170,7 @@ def test_the_background_of_transparent_pictures_is_part_of_the_card(tmp_path: Pa
     cards = [Features(dataset, name).card for name in ("efficientnet-lite0", "black")]
     assert cards[0].fingerprint != cards[1].fingerprint
     opened = _index(dataset, "black")
-    (hits,) = opened.search(opened.encode(encoders.Modality.IMAGE, (tmp_path / "clear.png").read_bytes()), 2)
+    (hits,) = opened.search(opened.encode(Modality.IMAGE, (tmp_path / "clear.png").read_bytes()), 2)
     assert {hit.key for hit in hits} == {"black", "clear"}
 
 
