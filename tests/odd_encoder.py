@@ -1,6 +1,6 @@
 """Text encoders of a package of its own that go wrong in known ways, on texts with "star"; `odd:plain` never does.
 
-The folder odd_encoder-1.0.dist-info beside this file is what an installed package has there: its entry point.
+The folder mmdata_test_encoders-1.0.dist-info beside this file is what an installed package has there: its entry point.
 """
 
 from collections.abc import Sequence
