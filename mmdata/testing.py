@@ -14,8 +14,9 @@ SAME = {"fp32": 1e-5, "bf16": 5e-2, "fp16": 1e-2}
 """By precision, the largest difference of a component over the length of its vector: sums in another order."""
 COSINE = {"fp32": 0.9999, "bf16": 0.999, "fp16": 0.999}
 """By precision, the least cosine with what the library itself gives."""
-LENGTH = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 2e-2}
-"""By precision, the largest relative difference of a vector's length from the library's."""
+LENGTH = {"fp32": 2e-3, "bf16": 2e-2, "fp16": 2e-2}
+"""By precision, the largest relative difference of a vector's length from the library's: PIL and torch resize pictures
+to bytes that differ by 1 here and there."""
 
 Vectors = NDArray[np.float32]
 

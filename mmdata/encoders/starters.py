@@ -76,11 +76,10 @@ def _efficientnet(request: Request) -> EncoderCard:
 def _load_efficientnet(card: EncoderCard, device: str) -> Encoder:
     import timm
     import torch
-    from PIL import Image
-    from torchvision.transforms import v2
+    from torchvision.transforms.v2 import InterpolationMode
 
     from mmdata.encoders.image import ImageEncoder
-    from mmdata.encoders.pixels import Preparation
+    from mmdata.encoders.pixels import Preparation, Steps
     from mmdata.encoders.timm import seen_by
 
     weights = torch.load(packaged(*EFFICIENTNET), map_location="cpu", weights_only=True)
@@ -88,9 +87,8 @@ def _load_efficientnet(card: EncoderCard, device: str) -> Encoder:
     # the package names its tensors after the original code; order and shapes are timm's
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     model.reset_classifier(0)
-    # the resize is PIL's, so that the vectors equal the original's to the bit
-    crop = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224), v2.PILToTensor()])
-    way = Preparation(lambda value: crop(Image.fromarray(value)), scale=((127.0,) * 3, (128.0,) * 3))
+    steps = Steps([256], [224, 224], InterpolationMode.BICUBIC, mean=(127.0,) * 3, std=(128.0,) * 3)
+    way = Preparation(steps.apply, (steps.mean, steps.std))
     return ImageEncoder(card, model, way, seen_by(model, card), device)
 
 
