@@ -1,0 +1,79 @@
+"""Vectors that something else has made, as a feature set like any other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmdata.errors import ConfigError
+from mmdata.storage.dataset import Dataset, features_folder
+from mmdata.storage.features import Features, claim, features_file
+from mmdata.storage.receipts import commit, versions
+from mmdata.storage.store import sha256
+from mmdata.types import EncoderCard, Modality, Receipt
+
+OWN = {"id", "key", "member", "caption", "embedding", "tokens"}
+
+
+def import_vectors(
+    dataset: Dataset,
+    name: str,
+    modality: Modality,
+    keys: Sequence[str],
+    embeddings: NDArray[np.floating],
+    columns: Mapping[str, Any] | None = None,
+) -> Features:
+    """Write `embeddings` `(n, dim)` float16 or float32 as the feature set `name`, one shard of n rows.
+
+    `columns` are captions, labels and other metadata, a sequence of n each. Raises ConfigError when the lengths
+    differ or a key comes twice, Conflict when a set of this name holds other vectors.
+    """
+    if len(keys) != len(embeddings) or len(set(keys)) != len(keys):
+        raise ConfigError(f"{name}: {len(embeddings)} vectors need as many keys, all different, not {len(keys)}")
+    given = pa.table({"id": pa.array(range(len(keys)), pa.int64()), "key": pa.array(keys, pa.string())})
+    given = given.append_column("member", pa.array([""] * len(keys)))
+    for column, values in (columns or {}).items():
+        if column in OWN - {"caption", "tokens"}:
+            raise ConfigError(f"{name}: a column cannot be called {column!r}, which is one of our own")
+        given = given.append_column(column, pa.array(values))
+    if "caption" not in given.column_names:
+        given = given.append_column("caption", pa.nulls(len(keys), pa.string()))
+    card = _card(name, modality, embeddings)
+    claim(dataset, card, overwrite=False)
+    data = features_file(card, given, embeddings)
+    receipt = Receipt(
+        stage="extract",
+        shard="000000",
+        fingerprint=card.fingerprint,
+        inputs={},
+        outputs={},
+        rows_in=len(keys),
+        rows_out=len(keys),
+        absent=0,
+        rejected={},
+        repaired={},
+        seconds={},
+        versions=versions("numpy", "pyarrow"),
+    )
+    commit(dataset.store, features_folder(name), receipt, {"parquet": data})
+    return Features(dataset, name)
+
+
+def _card(name: str, modality: Modality, embeddings: NDArray[np.floating]) -> EncoderCard:
+    digest = sha256(np.ascontiguousarray(embeddings).data.cast("B"))
+    return EncoderCard(
+        name=name,
+        spec=f"vectors:{name}",
+        modality=modality,
+        dim=embeddings.shape[1],
+        dtype=str(embeddings.dtype),
+        precision="fp32",
+        normalised=False,
+        space=f"vectors:{name}@{digest[:12]}",
+        preprocessing={},
+        revision="imported",
+        weights_sha256=digest,
+        towers={},
+    )

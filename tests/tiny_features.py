@@ -1,0 +1,33 @@
+"""Feature sets of a few rows, made of numbers that a test can check."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.storage.dataset import Dataset
+from mmdata.storage.features import Features
+from mmdata.storage.imported import import_vectors
+from mmdata.types import Modality
+
+
+def vectors_of(
+    folder: Path,
+    name: str,
+    values: NDArray[np.floating],
+    keys: Sequence[str] | None = None,
+    modality: Modality = Modality.IMAGE,
+    **columns: Any,
+) -> Features:
+    """A feature set of `values` (n, dim) below `folder`; keys are k00000, k00001 ... unless given."""
+    keys = keys or [f"k{row:05d}" for row in range(len(values))]
+    return import_vectors(Dataset.create(str(folder)), name, modality, keys, values, columns)
+
+
+def views_of(folder: Path, views: Mapping[str, NDArray[np.floating]], **columns: Any) -> Dataset:
+    """A dataset with one feature set a view, all of the same rows."""
+    for name, values in views.items():
+        vectors_of(folder, name, values.astype(np.float32), **columns)
+    return Dataset.open(str(folder))
