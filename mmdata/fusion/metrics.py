@@ -1,0 +1,107 @@
+"""Figures: how good outputs are against labels. Rows without a label (-1, NaN) are left out."""
+
+from collections.abc import Callable
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
+
+from mmdata.fusion.evaluate import recall_at
+
+LOWER_IS_BETTER = ("mae", "ece", "log_loss")
+BINS = 10  # of the calibration error
+Rows = NDArray[np.floating]
+
+
+def classification(probability: Rows, target: NDArray[np.int64]) -> dict[str, float]:
+    """accuracy, balanced_accuracy, macro_f1, log_loss and ece of `(n, classes)` and `(n,)`."""
+    kept = target >= 0
+    probability, target = probability[kept], target[kept]
+    if not len(target):
+        return {}
+    best = probability.argmax(1)
+    sure = probability[np.arange(len(target)), target]
+    return {
+        "accuracy": float((best == target).mean()),
+        "balanced_accuracy": float(balanced_accuracy_score(target, best)),
+        "macro_f1": float(f1_score(target, best, average="macro", zero_division=0)),
+        "log_loss": float(-np.log(np.maximum(sure, 1e-12)).mean()),
+        "ece": calibration_error(probability, target),
+    }
+
+
+def calibration_bins(probability: Rows, target: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rows (confidence, accuracy, share of the rows) of each bin of confidence that has any."""
+    confidence, right = probability.max(1), probability.argmax(1) == target
+    at = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    found = [(confidence[at == b].mean(), right[at == b].mean(), (at == b).mean()) for b in np.unique(at)]
+    return np.array(found)
+
+
+def calibration_error(probability: Rows, target: NDArray[np.int64]) -> float:
+    """Expected calibration error (Guo et al. 2017) over ten bins of equal width."""
+    confidence, accuracy, share = calibration_bins(probability, target).T
+    return float((share * np.abs(confidence - accuracy)).sum())
+
+
+def multilabel(probability: Rows, target: Rows) -> dict[str, float]:
+    """map (macro), micro_map and micro_f1 of `(n, labels)`, over the labels that occur."""
+    kept = ~np.isnan(target).any(1)
+    probability, target = probability[kept], target[kept].astype(int)
+    used = target.any(0)
+    if not used.any():
+        return {}
+    each = [average_precision_score(target[:, i], probability[:, i]) for i in np.flatnonzero(used)]
+    return {
+        "map": float(np.mean(each)),
+        "micro_map": float(average_precision_score(target[:, used].ravel(), probability[:, used].ravel())),
+        "micro_f1": float(f1_score(target, probability > 0.5, average="micro", zero_division=0)),
+    }
+
+
+def regression(value: Rows, target: Rows) -> dict[str, float]:
+    """r2 and mae, in the unit of the target."""
+    kept = ~np.isnan(target)
+    value, target = value[kept], target[kept]
+    if not len(target):
+        return {}
+    spread = float(((target - target.mean()) ** 2).sum())
+    return {
+        "r2": 1 - float(((value - target) ** 2).sum()) / max(spread, 1e-12),
+        "mae": float(np.abs(value - target).mean()),
+    }
+
+
+def alignment(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[str, float]:
+    """R@1, R@5 and R@10 of every direction between `(n, dim)` sides, NaN rows left out, and the mean R@10."""
+    found: dict[str, float] = {}
+    for one, other in permutations(sides, 2):
+        kept = np.isfinite(sides[one][:, 0]) & np.isfinite(sides[other][:, 0])
+        names = [str(g) for g in group[kept]]
+        recalls = recall_at(sides[one][kept], sides[other][kept], names) if kept.any() else {}
+        found |= {f"{one} to {other} {k}": value for k, value in recalls.items()}
+    tens = [value for name, value in found.items() if name.endswith("R@10")]
+    return {"mean R@10": float(np.mean(tens)), **found} if tens else {}
+
+
+def separation(right: Rows, wrong: Rows) -> dict[str, float]:
+    """auroc and accuracy of the probabilities of true and of mixed pairs."""
+    truth = np.repeat([1, 0], [len(right), len(wrong)])
+    scores = np.concatenate([right, wrong])
+    return {"auroc": float(roc_auc_score(truth, scores)), "accuracy": float(((scores > 0.5) == truth).mean())}
+
+
+def interval(
+    score: Callable[[NDArray[np.int64]], float], rows: int, draws: int = 200, seed: int = 0
+) -> tuple[float, float]:
+    """The 95% percentile bootstrap of a figure of some rows: the 2.5% and 97.5% quantiles of `draws` resamples."""
+    random = np.random.default_rng(seed)
+    values = [score(random.integers(0, rows, rows)) for _ in range(draws)]
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def better(metric: str, value: float, than: float) -> bool:
+    """Whether `value` is the better figure."""
+    return value < than if metric in LOWER_IS_BETTER else value > than
