@@ -29,6 +29,7 @@ class Architecture:
     """All that is needed to build a model: its weights aside, a head is this."""
 
     inputs: dict[str, int]  # name -> dimensions of its features
+    tokens: tuple[str, ...]  # inputs of which the tokens are taken
     fusion: str
     dim: int
     layers: int
@@ -42,7 +43,13 @@ class Architecture:
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> "Architecture":
         """The reverse of `to_json`."""
-        return cls(**{**facts, "tasks": {name: TaskFacts(**task) for name, task in facts["tasks"].items()}})
+        return cls(
+            **{
+                **facts,
+                "tokens": tuple(facts["tokens"]),
+                "tasks": {name: TaskFacts(**task) for name, task in facts["tasks"].items()},
+            }
+        )
 
 
 class Stem(nn.Module):

@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmdata.errors import ConfigError, Conflict
+from mmdata.errors import Conflict
+from mmdata.fusion.join import TOKENS, Places, about_rows, join, missing, places_of, vectors_column
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features, card_from_json, card_to_json
 from mmdata.storage.store import sha256
@@ -27,8 +27,6 @@ from mmdata.storage.tables import concat, from_parquet, to_parquet
 from mmdata.types import EncoderCard
 
 FORMAT = 1
-TOKENS = "#tokens"
-VECTORS = ("embedding", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,9 @@ def make_pack(sources: Sequence[Source], cache: Path) -> Pack:
     Raises ConfigError when a key comes twice in a feature set or tokens are asked for that it has not, Conflict
     when one input would mix the features of two encoders.
     """
-    features = [{name: _open(source.dataset, text) for name, text in source.features.items()} for source in sources]
+    features = [
+        {name: open_features(source.dataset, text) for name, text in source.features.items()} for source in sources
+    ]
     cards = _cards(features)
     made_of = [{name: [set_.fingerprint, tokens] for name, (set_, tokens) in one.items()} for one in features]
     name = sha256(orjson.dumps([FORMAT, made_of], option=orjson.OPT_SORT_KEYS))[:24]
@@ -94,7 +94,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MMDATA_CACHE") or Path(base) / "mmdata") / "packs"
 
 
-def _open(dataset: Dataset, text: str) -> tuple[Features, bool]:
+def open_features(dataset: Dataset, text: str) -> tuple[Features, bool]:
+    """The feature set that NAME or NAME#tokens means, and whether its tokens are meant."""
     return Features(dataset, text.removesuffix(TOKENS)), text.endswith(TOKENS)
 
 
@@ -151,51 +152,28 @@ def _build(
 
 def _add(number: int, features: dict[str, tuple[Features, bool]], streams: dict[str, _Stream]) -> pa.Table:
     """Append one source to the streams of its inputs; the rows that it adds, sorted by key."""
-    tables, places = {}, {}
+    abouts, places = {}, {}
     for name, (set_, tokens) in features.items():
-        tables[name], places[name] = _append(set_, tokens, streams[name])
-    keys = pc.unique(pa.concat_arrays([table["key"].combine_chunks() for table in tables.values()]))
-    keys = keys.take(pc.sort_indices(keys))
+        abouts[name], places[name] = _append(set_, tokens, streams[name])
+    rows, joined = join(abouts, places)
     for name, stream in streams.items():
-        starts, lengths = places.get(name, (np.zeros(0, np.int64),) * 2)
-        found = pc.index_in(keys, tables[name]["key"] if name in tables else pa.array([], pa.string()))
-        place = np.asarray(pc.fill_null(found, len(starts)), np.int64)
-        stream.starts.append(np.append(starts, 0)[place])
-        stream.lengths.append(np.append(lengths, 0)[place])
-    about = concat(list(tables.values()))
-    about = about.take(pc.index_in(keys, about["key"]))
-    return about.append_column("source", pa.array(np.full(len(keys), number, np.int32)))
+        starts, lengths = joined.get(name, missing(len(rows)))
+        stream.starts.append(starts)
+        stream.lengths.append(lengths)
+    return rows.append_column("source", pa.array(np.full(len(rows), number, np.int32)))
 
 
-def _append(set_: Features, tokens: bool, stream: _Stream) -> tuple[pa.Table, tuple[NDArray[np.int64], ...]]:
+def _append(set_: Features, tokens: bool, stream: _Stream) -> tuple[pa.Table, Places]:
     """Write the vectors of a feature set; its rows, and where the vectors of each are."""
-    column, abouts, counts = VECTORS[tokens], [], []
-    first = stream.items
+    first, abouts, counts = stream.items, [], []
     for _, table in set_.scan():
-        if column not in table.column_names:
-            raise ConfigError(f"features {set_.name!r} have no tokens; extract them with tokens, or drop {TOKENS!r}")
-        flat, lengths = _flat(table[column])
+        flat, lengths = vectors_column(table, set_.name, tokens)
         stream.dim = flat.shape[1]
         stream.file.write(np.ascontiguousarray(flat, set_.card.dtype).data)
         stream.items += len(flat)
         counts.append(lengths)
-        drop = [name for name in (*VECTORS, "id", "member") if name in table.column_names]
-        abouts.append(table.drop_columns(drop).replace_schema_metadata(None))
-    about = concat(abouts)
-    if len(pc.unique(about["key"])) != len(about):
-        raise ConfigError(f"features {set_.name!r} of {set_.dataset.url} have a key twice; rows join by key")
-    all_counts = np.concatenate(counts)
-    return about, (first + np.cumsum(all_counts) - all_counts, all_counts)
-
-
-def _flat(column: pa.ChunkedArray) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    """The vectors of a column as (items, dim), and how many each row has. No Python a row."""
-    whole = column.combine_chunks()
-    lengths = np.ones(len(whole), np.int64)
-    if pa.types.is_list(whole.type) or pa.types.is_large_list(whole.type):
-        lengths = np.asarray(pc.fill_null(pc.list_value_length(whole), 0), np.int64)
-        whole = whole.flatten()
-    return np.asarray(whole.flatten()).reshape(len(whole), whole.type.list_size), lengths
+        abouts.append(about_rows(table).drop_columns(["id", "member"]))
+    return concat(abouts), places_of(np.concatenate(counts), first)
 
 
 def _load(folder: Path) -> Pack:
@@ -212,3 +190,14 @@ def _input(folder: Path, name: str, about: dict[str, Any]) -> Input:
     values = np.memmap(folder / f"{name}.values", card.dtype, "c", shape=shape) if shape[0] else np.zeros(shape)
     starts, lengths = (np.load(folder / f"{name}.{what}.npy") for what in ("starts", "lengths"))
     return Input(card, about["tokens"], values, starts, lengths)
+
+
+def pack_tables(tables: Mapping[str, tuple[Features, bool, pa.Table]]) -> Pack:
+    """A pack in memory, of one shard of some feature sets: the features, whether their tokens, and the rows."""
+    vectors = {name: vectors_column(table, set_.name, tokens) for name, (set_, tokens, table) in tables.items()}
+    abouts = {name: about_rows(table) for name, (_, _, table) in tables.items()}
+    rows, joined = join(abouts, {name: places_of(lengths) for name, (_, lengths) in vectors.items()})
+    inputs = {
+        name: Input(set_.card, tokens, vectors[name][0], *joined[name]) for name, (set_, tokens, _) in tables.items()
+    }
+    return Pack("", rows, inputs)
