@@ -19,11 +19,12 @@ def vectors_of(
     values: NDArray[np.floating],
     keys: Sequence[str] | None = None,
     modality: Modality = Modality.IMAGE,
+    tokens: Sequence[NDArray[np.floating]] | None = None,
     **columns: Any,
 ) -> Features:
     """A feature set of `values` (n, dim) below `folder`; keys are k00000, k00001 ... unless given."""
     keys = keys or [f"k{row:05d}" for row in range(len(values))]
-    return import_vectors(Dataset.create(str(folder)), name, modality, keys, values, columns)
+    return import_vectors(Dataset.create(str(folder)), name, modality, keys, values, columns, tokens)
 
 
 def views_of(folder: Path, views: Mapping[str, NDArray[np.floating]], **columns: Any) -> Dataset:

@@ -8,30 +8,27 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmdata.errors import ConfigError
+from mmdata.storage.features import token_vectors, vectors
 from mmdata.storage.tables import concat
 
-VECTORS = ("embedding", "tokens")
 TOKENS = "#tokens"
 Places = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Where the vectors of each row start, and how many it has: none where it lacks the input."""
 
 
-def vectors_column(table: pa.Table, name: str, tokens: bool) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+def vectors_of(table: pa.Table, name: str, tokens: bool) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     """Embeddings, or tokens, of a table as (items, dim), and how many each row has. ConfigError without tokens."""
-    column = VECTORS[tokens]
-    if column not in table.column_names:
-        raise ConfigError(f"features {name!r} have no tokens; extract them with tokens, or drop {TOKENS!r}")
-    whole = table[column].combine_chunks()
-    lengths = np.ones(len(whole), np.int64)
-    if tokens:
-        lengths = np.array(pc.fill_null(pc.list_value_length(whole), 0), np.int64)
-        whole = whole.flatten()
-    return np.asarray(whole.flatten()).reshape(len(whole), whole.type.list_size), lengths
+    if not tokens:
+        return vectors(table), np.ones(len(table), np.int64)
+    if "tokens" not in table.column_names:
+        raise ConfigError(f"features {name!r} have no tokens; extract them with --tokens, or leave {TOKENS!r} away")
+    values, offsets = token_vectors(table)
+    return values, np.diff(offsets).astype(np.int64)
 
 
 def about_rows(table: pa.Table) -> pa.Table:
     """A features table without its vectors."""
-    drop = [name for name in VECTORS if name in table.column_names]
+    drop = [name for name in ("embedding", "tokens") if name in table.column_names]
     return table.drop_columns(drop).replace_schema_metadata(None)
 
 
@@ -47,7 +44,9 @@ def join(abouts: Mapping[str, pa.Table], places: Mapping[str, Places]) -> tuple[
     """
     for name, about in abouts.items():
         if len(pc.unique(about["key"])) != len(about):
-            raise ConfigError(f"the features of input {name!r} have a key twice; rows join by key")
+            raise ConfigError(
+                f"the features of input {name!r} have a key twice; rows join by key, so windows cannot be rows"
+            )
     keys = pc.unique(pa.concat_arrays([about["key"].combine_chunks() for about in abouts.values()]))
     keys = keys.take(pc.sort_indices(keys))
     joined = {}

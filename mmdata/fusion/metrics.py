@@ -1,13 +1,13 @@
 """Figures: how good outputs are against labels. Rows without a label (-1, NaN) are left out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from mmdata.fusion.evaluate import recall_at
+from mmdata.fusion.evaluate import KS, wrong_before
 
 LOWER_IS_BETTER = ("mae", "ece", "log_loss")
 BINS = 10  # of the calibration error
@@ -74,15 +74,30 @@ def regression(value: Rows, target: Rows) -> dict[str, float]:
 
 
 def alignment(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[str, float]:
-    """R@1, R@5 and R@10 of every direction between `(n, dim)` sides, NaN rows left out, and the mean R@10."""
+    """R@1, R@5, R@10 and the median rank of every direction between `(n, dim)` sides, and the mean R@10.
+
+    A row that lacks a side has NaN there and is left out of its directions.
+    """
     found: dict[str, float] = {}
-    for one, other in permutations(sides, 2):
-        kept = np.isfinite(sides[one][:, 0]) & np.isfinite(sides[other][:, 0])
-        names = [str(g) for g in group[kept]]
-        recalls = recall_at(sides[one][kept], sides[other][kept], names) if kept.any() else {}
-        found |= {f"{one} to {other} {k}": value for k, value in recalls.items()}
+    for (one, other), before in _ranks(sides, group).items():
+        found |= {f"{one} to {other} R@{k}": float((before < k).mean()) for k in KS}
+        found[f"{one} to {other} median rank"] = float(np.median(before)) + 1
     tens = [value for name, value in found.items() if name.endswith("R@10")]
     return {"mean R@10": float(np.mean(tens)), **found} if tens else {}
+
+
+def alignment_hits(sides: dict[str, Rows], group: NDArray[np.int64]) -> Rows:
+    """For each direction and query whether the right row is among ten, `(hits,)`: their mean is about `mean R@10`."""
+    return np.concatenate([before < KS[-1] for before in _ranks(sides, group).values()]).astype(float)
+
+
+def _ranks(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[tuple[str, str], NDArray[np.int64]]:
+    found = {}
+    for one, other in permutations(sides, 2):
+        kept = np.isfinite(sides[one][:, 0]) & np.isfinite(sides[other][:, 0])
+        if kept.any():
+            found[one, other] = wrong_before(sides[one][kept], sides[other][kept], group[kept])
+    return found
 
 
 def separation(right: Rows, wrong: Rows) -> dict[str, float]:
@@ -92,14 +107,18 @@ def separation(right: Rows, wrong: Rows) -> dict[str, float]:
     return {"auroc": float(roc_auc_score(truth, scores)), "accuracy": float(((scores > 0.5) == truth).mean())}
 
 
-def interval(
-    score: Callable[[NDArray[np.int64]], float], rows: int, draws: int = 200, seed: int = 0
-) -> tuple[float, float]:
-    """The 95% percentile bootstrap of a figure of some rows: the 2.5% and 97.5% quantiles of `draws` resamples."""
+def intervals(
+    scores: Sequence[Callable[[NDArray[np.int64]], float]], rows: int, draws: int = 200, seed: int = 0
+) -> list[tuple[float, float]]:
+    """95% percentile bootstrap of some figures of `rows` rows: 2.5% and 97.5% quantiles over `draws` resamples.
+
+    The same resamples serve all of them, so a difference of two figures is a paired one.
+    """
     random = np.random.default_rng(seed)
-    values = [score(random.integers(0, rows, rows)) for _ in range(draws)]
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    values = np.array(
+        [[score(rows_drawn) for score in scores] for rows_drawn in random.integers(0, rows, (draws, rows))]
+    )
+    return [(float(low), float(high)) for low, high in np.nanquantile(values, [0.025, 0.975], axis=0).T]
 
 
 def better(metric: str, value: float, than: float) -> bool:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmdata.errors import Conflict
-from mmdata.fusion.join import TOKENS, Places, about_rows, join, missing, places_of, vectors_column
+from mmdata.fusion.join import TOKENS, Places, about_rows, join, missing, places_of, vectors_of
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features, card_from_json, card_to_json
 from mmdata.storage.store import sha256
@@ -167,7 +167,7 @@ def _append(set_: Features, tokens: bool, stream: _Stream) -> tuple[pa.Table, Pl
     """Write the vectors of a feature set; its rows, and where the vectors of each are."""
     first, abouts, counts = stream.items, [], []
     for _, table in set_.scan():
-        flat, lengths = vectors_column(table, set_.name, tokens)
+        flat, lengths = vectors_of(table, set_.name, tokens)
         stream.dim = flat.shape[1]
         stream.file.write(np.ascontiguousarray(flat, set_.card.dtype).data)
         stream.items += len(flat)
@@ -194,7 +194,7 @@ def _input(folder: Path, name: str, about: dict[str, Any]) -> Input:
 
 def pack_tables(tables: Mapping[str, tuple[Features, bool, pa.Table]]) -> Pack:
     """A pack in memory, of one shard of some feature sets: the features, whether their tokens, and the rows."""
-    vectors = {name: vectors_column(table, set_.name, tokens) for name, (set_, tokens, table) in tables.items()}
+    vectors = {name: vectors_of(table, set_.name, tokens) for name, (set_, tokens, table) in tables.items()}
     abouts = {name: about_rows(table) for name, (_, _, table) in tables.items()}
     rows, joined = join(abouts, {name: places_of(lengths) for name, (_, lengths) in vectors.items()})
     inputs = {

@@ -24,10 +24,12 @@ def import_vectors(
     keys: Sequence[str],
     embeddings: NDArray[np.floating],
     columns: Mapping[str, Any] | None = None,
+    tokens: Sequence[NDArray[np.floating]] | None = None,
 ) -> Features:
     """Write `embeddings` `(n, dim)` float16 or float32 as the feature set `name`, one shard of n rows.
 
-    `columns` are captions, labels and other metadata, a sequence of n each. Raises ConfigError when the lengths
+    `columns` are captions, labels and other metadata, a sequence of n each; `tokens` are n arrays of any length and
+    one width. Raises ConfigError when the lengths
     differ or a key comes twice, Conflict when a set of this name holds other vectors.
     """
     if len(keys) != len(embeddings) or len(set(keys)) != len(keys):
@@ -35,14 +37,14 @@ def import_vectors(
     given = pa.table({"id": pa.array(range(len(keys)), pa.int64()), "key": pa.array(keys, pa.string())})
     given = given.append_column("member", pa.array([""] * len(keys)))
     for column, values in (columns or {}).items():
-        if column in OWN - {"caption", "tokens"}:
+        if column in OWN - {"caption"}:
             raise ConfigError(f"{name}: a column cannot be called {column!r}, which is one of our own")
         given = given.append_column(column, pa.array(values))
     if "caption" not in given.column_names:
         given = given.append_column("caption", pa.nulls(len(keys), pa.string()))
-    card = _card(name, modality, embeddings)
+    card = _card(name, modality, embeddings, tokens or ())
     claim(dataset, card, overwrite=False)
-    data = features_file(card, given, embeddings)
+    data = features_file(card, given, embeddings, tokens=tokens)
     receipt = Receipt(
         stage="extract",
         shard="000000",
@@ -61,8 +63,10 @@ def import_vectors(
     return Features(dataset, name)
 
 
-def _card(name: str, modality: Modality, embeddings: NDArray[np.floating]) -> EncoderCard:
-    digest = sha256(np.ascontiguousarray(embeddings).data.cast("B"))
+def _card(
+    name: str, modality: Modality, embeddings: NDArray[np.floating], tokens: Sequence[NDArray[np.floating]]
+) -> EncoderCard:
+    digest = sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in (embeddings, *tokens)))
     return EncoderCard(
         name=name,
         spec=f"vectors:{name}",
@@ -76,4 +80,6 @@ def _card(name: str, modality: Modality, embeddings: NDArray[np.floating]) -> En
         revision="imported",
         weights_sha256=digest,
         towers={},
+        tokens=max(map(len, tokens), default=0),
+        token_dim=tokens[0].shape[1] if len(tokens) else 0,
     )
