@@ -168,21 +168,30 @@ class ProjectConfig(Job):
     features: dict[InputName, str] = Field({}, description="input: feature set; default: those it was trained on")
 
 
-class ProbeConfig(Run):
+class ProbeConfig(Model):
     """Features -> a linear probe (logistic regression)."""
 
+    dataset: str
     features: tuple[str, ...] = Field(min_length=1, description="one feature set, or several side by side")
     column: str = Field(description="the label")
     labels: str | None = None
     split: SplitConfig = SplitConfig.model_validate({})
     shots: int | None = Field(None, gt=0, description="training rows a class; default: all")
     seeds: int = Field(1, gt=0, description="draws of the shots")
-    name: Name | None = Field(None, description="keep the probe as this head")
 
 
 class SweepConfig(Job):
-    """One training config, many settings."""
+    """One training config, many settings; `dataset` is where the heads go."""
 
+    name: Name
     train: TrainConfig
-    over: dict[str, list[Any]] = Field({}, description="KEY: values, as train.lr: [1e-3, 3e-3]; all combinations")
-    seeds: int = Field(1, gt=0)
+    over: dict[str, list[Any]] = Field({}, description="KEY: values, as train.lr: [0.001, 0.003]; all combinations")
+    seeds: int = Field(1, gt=0, description="seeds from that of the config on, of every setting")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("train"), dict):
+            return values
+        shared = {key: values[key] for key in ("dataset", "name") if key in values}
+        return values | {"train": shared | values["train"]}

@@ -53,6 +53,18 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     if not equals:
         raise ConfigError(f"--set {assignment}: write it as key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: {text!r} is not YAML: {error}") from error
+    try:
+        assign(values, key, value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {assignment}: {error}") from error
+
+
+def assign(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b` or `a.0` in a config that is not checked yet. ConfigError where there is no such place."""
     *path, last = key.split(".")
     here: Any = values
     try:
@@ -60,11 +72,9 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
             if isinstance(here, dict) and here.get(step) is None:
                 here[step] = {}
             here = here[int(step) if isinstance(here, list) else step]
-        here[int(last) if isinstance(here, list) else last] = yaml.safe_load(text)
+        here[int(last) if isinstance(here, list) else last] = value
     except (TypeError, IndexError, ValueError) as error:
-        raise ConfigError(f"--set {assignment}: there is no place {key!r} in the config") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment}: {text!r} is not YAML: {error}") from error
+        raise ConfigError(f"there is no place {key!r} in the config") from error
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:

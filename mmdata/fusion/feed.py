@@ -10,9 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmdata.fusion.pack import Input, Pack
@@ -87,6 +89,10 @@ class Feed:
             return Batch(at, inputs, targets)
         moved = {name: (_move(x, self.device), _move(mask, self.device)) for name, (x, mask) in inputs.items()}
         return Batch(at, moved, {name: _move(target, self.device) for name, target in targets.items()})
+
+    def target(self, name: str, rows: Tensor) -> NDArray[Any]:
+        """The targets of some rows as an array."""
+        return self._targets[name].index_select(0, rows.to(self._home)).cpu().numpy()
 
     def batches(self, order: Tensor, size: int) -> Iterator[Batch]:
         """Batches of `size` rows, the last one smaller. Streamed ones are gathered in a thread, ahead."""

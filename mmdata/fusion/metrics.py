@@ -5,7 +5,7 @@ from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from mmdata.fusion.evaluate import KS, wrong_before
 
@@ -20,15 +20,23 @@ def classification(probability: Rows, target: NDArray[np.int64]) -> dict[str, fl
     probability, target = probability[kept], target[kept]
     if not len(target):
         return {}
-    best = probability.argmax(1)
+    counts = confusion(probability, target)
+    right, given, said = counts.diagonal(), counts.sum(1), counts.sum(0)
+    used = given > 0
     sure = probability[np.arange(len(target)), target]
     return {
-        "accuracy": float((best == target).mean()),
-        "balanced_accuracy": float(balanced_accuracy_score(target, best)),
-        "macro_f1": float(f1_score(target, best, average="macro", zero_division=0)),
+        "accuracy": float(right.sum() / given.sum()),
+        "balanced_accuracy": float((right[used] / given[used]).mean()),
+        "macro_f1": float((2 * right[used] / (given + said)[used]).mean()),
         "log_loss": float(-np.log(np.maximum(sure, 1e-12)).mean()),
         "ece": calibration_error(probability, target),
     }
+
+
+def confusion(probability: Rows, target: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each class (row) was said to be each class (column), `(classes, classes)`."""
+    classes = probability.shape[1]
+    return np.bincount(target * classes + probability.argmax(1), minlength=classes**2).reshape(classes, classes)
 
 
 def calibration_bins(probability: Rows, target: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -107,7 +107,10 @@ class FusionModel(nn.Module):
         return self.tasks[name]  # type: ignore[return-value]
 
     def forward(self, inputs: Inputs, keep: Mapping[str, Tensor] | None = None) -> State:
-        """The state of rows; `keep` (n,) bool an input leaves out what modality dropout takes away."""
+        """The state of rows. An input that is not given is missing in all of them; `keep` (n,) bool an input leaves
+        out what modality dropout takes away.
+        """
+        inputs = self._absent(inputs) | inputs
         standard, parts = {}, {}
         for name, stem in self.stems.items():
             scaled, tokens, mask = stem(*inputs[name])
@@ -116,6 +119,12 @@ class FusionModel(nn.Module):
         present = {name: mask.any(1) for name, (_, mask) in parts.items()}
         fused = self.fuse(parts, present if keep is None else keep)
         return State(fused, parts, standard, present, self.fuse)
+
+    def _absent(self, inputs: Inputs) -> Inputs:
+        mask = next(iter(inputs.values()))[1]
+        nothing = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
+        dims = {name: dim for name, dim in self.architecture.inputs.items() if name not in inputs}
+        return {name: (torch.zeros(len(mask), dim, device=mask.device), nothing) for name, dim in dims.items()}
 
     def fuse(self, parts: Mapping[str, Tokens], keep: Mapping[str, Tensor]) -> Tensor:
         """The fused state `(n, dim)` of the tokens of every input."""

@@ -5,12 +5,13 @@ seed, epoch and step. So a run that was killed anywhere goes on from its last ch
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmdata.errors import ConfigError
@@ -176,27 +177,34 @@ def fit_standardiser(model: FusionModel, feed: Feed, rows: Tensor, size: int = 4
 
 
 @torch.no_grad()
-def collect(model: FusionModel, feed: Feed, rows: Tensor, size: int = 4096) -> dict[str, tuple[Outputs, Any]]:
-    """The outputs of every task for some rows, in that order, and their targets, as arrays."""
+def run_tasks(
+    model: FusionModel, feed: Feed, rows: Tensor, without: Collection[str] = (), size: int = 4096
+) -> dict[str, Outputs]:
+    """The outputs of every task for some rows, in that order; inputs in `without`, or not in the feed, are missing."""
     model.eval()
-    found: dict[str, list[tuple[dict[str, Tensor], Tensor]]] = {name: [] for name in model.tasks}
+    found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in model.tasks}
     for batch in feed.batches(rows, size):
-        state = model(batch.inputs)
+        state = model({name: pair for name, pair in batch.inputs.items() if name not in without})
         for name, pieces in found.items():
-            pieces.append((model.task(name).outputs(state), batch.targets[name]))
-    return {
-        name: (_joined([o for o, _ in pieces]), torch.cat([t for _, t in pieces]).cpu().numpy())
-        for name, pieces in found.items()
-    }
+            pieces.append(model.task(name).outputs(state))
+    return {name: _joined(pieces) for name, pieces in found.items()}
+
+
+def collect(
+    model: FusionModel, feed: Feed, rows: Tensor, without: Collection[str] = ()
+) -> dict[str, tuple[Outputs, NDArray[Any]]]:
+    """The outputs of every task and its targets."""
+    found = run_tasks(model, feed, rows, without)
+    return {name: (outputs, feed.target(name, rows)) for name, outputs in found.items()}
 
 
 def _joined(pieces: list[dict[str, Tensor]]) -> Outputs:
     return {name: torch.cat([piece[name] for piece in pieces]).float().cpu().numpy() for name in pieces[0]}
 
 
-def figures(model: FusionModel, feed: Feed, rows: Tensor) -> dict[str, float]:
+def figures(model: FusionModel, feed: Feed, rows: Tensor, without: Collection[str] = ()) -> dict[str, float]:
     """TASK/FIGURE of some rows."""
-    found = collect(model, feed, rows)
+    found = collect(model, feed, rows, without)
     return {
         f"{name}/{figure}": value
         for name, (outputs, target) in found.items()
@@ -204,7 +212,7 @@ def figures(model: FusionModel, feed: Feed, rows: Tensor) -> dict[str, float]:
     }
 
 
-def _end_epoch(run: Run, feed: Feed, validation: np.ndarray, recipe: Recipe, steps: int) -> None:
+def _end_epoch(run: Run, feed: Feed, validation: NDArray[np.int64], recipe: Recipe, steps: int) -> None:
     at, found = run.progress, figures(run.model, feed, torch.from_numpy(validation))
     if recipe.monitor not in found:
         raise ConfigError(

@@ -41,12 +41,8 @@ def output_dims(architecture: Architecture) -> dict[str, int]:
 
 @torch.no_grad()
 def outputs(model: FusionModel, inputs: Inputs) -> dict[str, Tensor]:
-    """What the head puts out, `(n, dim)` an output; inputs that are not given count as missing in every row."""
-    given = next(iter(inputs.values()))[1]
-    nothing = torch.zeros(len(given), dtype=torch.bool, device=given.device)
-    dims = model.architecture.inputs
-    absent = {name: (torch.zeros(len(given), dim, device=given.device), nothing) for name, dim in dims.items()}
-    state = model(absent | inputs)
+    """What the head puts out, `(n, dim)` an output."""
+    state = model(inputs)
     task = align_task(model.architecture)
     return {FUSED: state.fused} if task is None else model.task(task).outputs(state)
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmdata.cluster import Resources
 from mmdata.config import TrainConfig
 from mmdata.errors import ConfigError
 from mmdata.fusion.checkpoint import Checkpoints
@@ -18,8 +17,8 @@ from mmdata.fusion.tasks import TASKS
 from mmdata.fusion.train import Recipe, Run, Watch, figures, fit_standardiser, train
 from mmdata.fusion.trained import output_dims, tensors_of
 from mmdata.stages import Summary
+from mmdata.stages.compare import comparison
 from mmdata.stages.learning import Lesson, architecture, label_counts, lesson
-from mmdata.stages.report import comparison
 from mmdata.storage.dataset import Dataset, head_folder
 from mmdata.storage.store import sha256
 
@@ -28,7 +27,7 @@ FROZEN = {"none": (), "stems": ("stems.",), "fusion": ("stems.", "fusion.")}
 """Prefixes of the weights that stay as they are."""
 
 
-def train_head(config: TrainConfig, resources: Resources, watch: Watch = lambda _: None) -> Summary:
+def train_head(config: TrainConfig, watch: Watch = lambda _: None) -> Summary:
     """Train and write the head, unless it is there; a run that was killed goes on from its last checkpoint.
 
     Raises NotFound without features, ConfigError for labels, splits or figures that do not fit, Conflict when a head
@@ -49,7 +48,7 @@ def train_head(config: TrainConfig, resources: Resources, watch: Watch = lambda 
     feed = Feed(one.pack, one.targets, plan(one.pack.nbytes, device), device)
     if config.init is None:
         fit_standardiser(model, feed, torch.from_numpy(one.parts[Part.TRAIN]))
-    run = train(model, feed, one.parts, _recipe(config), checkpoints, watch)
+    run = train(model, feed, one.parts, recipe_of(config), checkpoints, watch)
     write_head(dataset, _head(config, one, model, made_from), _metrics(run, feed, one))
     checkpoints.delete()
     return _summary(config, dataset, one, time.monotonic() - since)
@@ -69,7 +68,7 @@ def describe_training(config: TrainConfig) -> dict[str, Any]:
         "fusion": shape.fusion,
         "parameters": sum(p.numel() for p in FusionModel(shape).parameters()),
         "features": f"{where.where}: {where.why}",
-        "monitor": _recipe(config).monitor,
+        "monitor": recipe_of(config).monitor,
     }
 
 
@@ -111,7 +110,8 @@ def _take_over(model: FusionModel, head: Head, freeze: str, one: Lesson) -> None
         parameter.requires_grad = not name.startswith(FROZEN[freeze])
 
 
-def _recipe(config: TrainConfig) -> Recipe:
+def recipe_of(config: TrainConfig) -> Recipe:
+    """The recipe of a config, with the figure that is watched when none is named."""
     first, task = next(iter(config.tasks.items()))
     options = config.train.model_dump()
     return Recipe(**options | {"monitor": options["monitor"] or f"{first}/{TASKS[task.type].main}"})

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mmdata.errors import ConfigError
 from mmdata.fusion import losses, metrics
-from mmdata.fusion.tasks.task import Context, Outputs, Resampled, State, of_drawn_rows
+from mmdata.fusion.tasks.task import Context, Outputs, Resampled, State, of_drawn_rows, of_means
 
 
 class Multiclass(nn.Module):
@@ -53,7 +53,8 @@ class Multiclass(nn.Module):
         return metrics.classification(outputs["probability"], target)
 
     def resampled(self, outputs: Outputs, target: NDArray[Any]) -> Resampled:
-        return of_drawn_rows(self.scores, self.main, outputs, target)
+        kept = target >= 0
+        return of_means((outputs["probability"][kept].argmax(1) == target[kept]).astype(float))
 
     def columns(self, outputs: Outputs) -> dict[str, pa.Array]:
         best = outputs["probability"].argmax(1)

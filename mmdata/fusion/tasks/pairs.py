@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmdata.fusion import losses, metrics
-from mmdata.fusion.tasks.task import Context, Outputs, Resampled, State, encode_groups, learn_nothing, of_drawn_rows
+from mmdata.fusion.tasks.task import (
+    Context,
+    Outputs,
+    Resampled,
+    State,
+    encode_groups,
+    learn_nothing,
+    of_drawn_rows,
+    of_means,
+)
 
 
 class Align(nn.Module):
@@ -62,8 +71,9 @@ class Align(nn.Module):
         return metrics.alignment({name: outputs[name] for name in self.between if name in outputs}, target)
 
     def resampled(self, outputs: Outputs, target: NDArray[Any]) -> Resampled:
-        hits = metrics.alignment_hits({name: outputs[name] for name in self.between if name in outputs}, target)
-        return lambda drawn: float(hits[drawn].mean()), len(hits)
+        return of_means(
+            metrics.alignment_hits({name: outputs[name] for name in self.between if name in outputs}, target)
+        )
 
     def columns(self, outputs: Outputs) -> dict[str, pa.Array]:
         return {}

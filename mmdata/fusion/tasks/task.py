@@ -85,6 +85,11 @@ def of_drawn_rows(
     return score, len(labelled)
 
 
+def of_means(values: NDArray[np.floating]) -> Resampled:
+    """Of tasks whose figure is the mean of one number a row."""
+    return lambda drawn: float(values[drawn].mean()), len(values)
+
+
 def learn_nothing(labels: pa.ChunkedArray) -> dict[str, Any]:
     """For tasks that take nothing from labels."""
     return {}
