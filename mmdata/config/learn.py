@@ -132,6 +132,7 @@ class TrainConfig(Run):
     freeze: Literal["none", "stems", "fusion"] = Field("none", description="what of init stays: fusion is both")
     shots: int | None = Field(None, gt=0, description="training rows a class of the first task; default: all")
     device: str | None = Field(None, description="cpu, cuda ...; default: cuda where there is one")
+    checkpoint: float = Field(20.0, ge=0, description="seconds between checkpoints")
 
     @field_validator("data", mode="before")
     @classmethod

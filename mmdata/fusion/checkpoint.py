@@ -13,14 +13,13 @@ from mmdata.errors import Damage, NotFound, conflict
 from mmdata.fusion.train import Progress, Run
 from mmdata.storage.store import Store
 
-EVERY = 20.0  # seconds
 START_AGAIN = "choose another name, or --overwrite to start again"
 
 
 class Checkpoints:
-    """The checkpoint of one run, replaced every `every` seconds; refused by a run that was asked something else."""
+    """The checkpoint of one run, replaced every so many seconds; refused by a run that was asked something else."""
 
-    def __init__(self, store: Store, path: str, made_from: dict[str, Any], every: float = EVERY) -> None:
+    def __init__(self, store: Store, path: str, made_from: dict[str, Any], every: float) -> None:
         self.store, self.path, self.made_from, self.every = store, path, made_from, every
         self._last = time.monotonic()
 

@@ -96,6 +96,8 @@ class Feed:
 
     def batches(self, order: Tensor, size: int) -> Iterator[Batch]:
         """Batches of `size` rows, the last one smaller. Streamed ones are gathered in a thread, ahead."""
+        if not len(order):  # an epoch that was entered at its end
+            return
         pieces = torch.split(order, size)
         if self.plan.where is Where.RESIDENT:
             yield from (self.batch(rows) for rows in pieces)

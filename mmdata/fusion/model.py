@@ -82,7 +82,8 @@ class Stem(nn.Module):
         """Tokens where a row that lacks the input, or is not in `keep` `(n,)`, has the embedding of a missing one."""
         there = (mask.any(1) & keep)[:, None]
         first = torch.arange(mask.shape[1], device=mask.device) == 0
-        return torch.where(there[..., None], tokens, self.missing), torch.where(there, mask, first)
+        # not where(): ONNX Runtime has none for bools
+        return torch.where(there[..., None], tokens, self.missing), (there & mask) | (~there & first)
 
 
 class FusionModel(nn.Module):

@@ -36,7 +36,7 @@ def to_onnx(model: FusionModel) -> bytes:
     with torch.no_grad():
         state = model(example)
         outputs = [f"{name}.{out}" for name in model.tasks for out in model.task(name).outputs(state)]
-    shapes = tuple(_free(tensor, name in model.architecture.tokens) for name in flat.names for tensor in example[name])
+    shapes = tuple(_free(name in model.architecture.tokens) for name in flat.names for _ in example[name])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter, about itself
@@ -56,17 +56,18 @@ def to_onnx(model: FusionModel) -> bytes:
     return bytes(program.model_proto.SerializeToString())
 
 
-def _free(tensor: Tensor, tokens: bool) -> dict[int, Any]:
+def _free(tokens: bool) -> dict[int, Any]:
     """The dimensions of a tensor that may change: rows, and tokens."""
-    rows = {0: torch.export.Dim("rows")}
-    return rows | {1: torch.export.Dim.DYNAMIC} if tokens else rows
+    return {place: torch.export.Dim.DYNAMIC for place in ((0, 1) if tokens else (0,))}
 
 
 def example_inputs(model: FusionModel, rows: int = ROWS) -> Inputs:
-    """Random inputs in which every input is missing somewhere."""
+    """Random inputs; row i lacks the i-th input, and others are missing here and there."""
     random = torch.Generator().manual_seed(0)
     found = {}
-    for name, dim in model.architecture.inputs.items():
+    for place, (name, dim) in enumerate(sorted(model.architecture.inputs.items())):
         shape = (rows, TOKENS) if name in model.architecture.tokens else (rows,)
-        found[name] = (torch.randn(*shape, dim, generator=random), torch.rand(shape, generator=random) > 0.3)
+        mask = torch.rand(shape, generator=random) > 0.3
+        mask[place : place + 1] = False
+        found[name] = (torch.randn(*shape, dim, generator=random), mask)
     return found

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -126,9 +127,8 @@ class _Stream:
 def _build(
     features: Sequence[dict[str, tuple[Features, bool]]], cards: dict[str, tuple[EncoderCard, bool]], folder: Path
 ) -> None:
-    making = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     streams = {name: _Stream((making / f"{name}.values").open("wb")) for name in cards}
     rows = [_add(number, one, streams) for number, one in enumerate(features)]
     facts = {}
@@ -146,7 +146,7 @@ def _build(
     (making / "pack.json").write_bytes(orjson.dumps({"inputs": facts}, option=orjson.OPT_INDENT_2))
     try:
         making.rename(folder)
-    except OSError:  # another process has finished the same pack meanwhile
+    except OSError:  # another run has finished the same pack meanwhile
         shutil.rmtree(making)
 
 

@@ -1,5 +1,6 @@
 """One training config, many settings and seeds: a head each, and one table."""
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -55,8 +56,12 @@ def _config(config: SweepConfig, setting: dict[str, Any], job: tuple[int, int]) 
     return check(TrainConfig, values, f"over {setting}")
 
 
+_ALONE = threading.Lock()  # a worker has two items in flight, and torch one random generator a process
+
+
 def _train(configs: dict[tuple[int, int], TrainConfig], job: tuple[int, int]) -> str:
-    train_head(configs[job])
+    with _ALONE:
+        train_head(configs[job])
     return configs[job].name
 
 

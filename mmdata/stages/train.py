@@ -38,7 +38,7 @@ def train_head(config: TrainConfig, watch: Watch = lambda _: None) -> Summary:
     one = lesson(config, SEEN)
     made_from = _made_from(config, dataset, one)
     folder = head_folder(config.name)
-    checkpoints = Checkpoints(dataset.store, f"{folder}/checkpoint.safetensors", made_from)
+    checkpoints = Checkpoints(dataset.store, f"{folder}/checkpoint.safetensors", made_from, config.checkpoint)
     if config.overwrite:
         checkpoints.delete()
     elif find_head(dataset, config.name, made_from):
@@ -79,7 +79,7 @@ def pick_device(asked: str | None) -> str:
 
 def _made_from(config: TrainConfig, dataset: Dataset, one: Lesson) -> dict[str, Any]:
     """All that decides the weights: the config, the features by content, the labels, the head that it starts from."""
-    options = config.model_dump(mode="json", exclude={"dataset", "name", "overwrite", "device"})
+    options = config.model_dump(mode="json", exclude={"dataset", "name", "overwrite", "device", "checkpoint"})
     labels = [sha256(_bytes(target)) for _, target in sorted(one.targets.items())]
     init = {"init_sha256": read_head(dataset, config.init).sha256} if config.init else {}
     return {"config": options, "pack": one.pack.name, "labels": labels} | init

@@ -63,11 +63,14 @@ class Reconstruct(nn.Module):
         found: dict[str, float] = {}
         for name in self.alpha:
             length = float(np.nansum(outputs[f"{name} length"]))
+            if not length:  # no row has this input
+                continue
             found |= {
-                f"r2 {name} from {how}": 1 - float(np.nansum(outputs[f"{name} {how}"])) / max(length, 1e-9)
+                f"r2 {name} from {how}": 1 - float(np.nansum(outputs[f"{name} {how}"])) / length
                 for how in ("all", "others")
             }
-        return {"r2": float(np.mean([value for key, value in found.items() if key.endswith("all")])), **found}
+        whole = [value for key, value in found.items() if key.endswith("all")]
+        return {"r2": float(np.mean(whole)), **found} if whole else {}
 
     def resampled(self, outputs: Outputs, target: NDArray[Any]) -> Resampled:
         return of_drawn_rows(self.scores, self.main, outputs, target)
