@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from known_optimum import TRAIN, known
+from sklearn.datasets import load_digits
 from tiny_features import memory_pack
 
 from mmdata.errors import ConfigError, Conflict
@@ -104,6 +105,23 @@ def test_alignment_finds_pairs_of_known_mutual_information_and_so_does_cca() -> 
     task = model.task("common")
     assert 0.85 < figures(model, feed, test)["common/a to b R@1"] <= 0.986 + 3 * 0.004
     assert 0.96 < task.scores(cca, parts[Part.TEST])["a to b R@1"] <= 0.986 + 3 * 0.004
+
+
+def test_two_halves_of_a_digit_say_more_than_the_better_half() -> None:
+    pixels, digit = load_digits(return_X_y=True)
+    halves = pixels.reshape(-1, 8, 2, 4).transpose(2, 0, 1, 3).reshape(2, -1, 32)
+    rows = np.random.default_rng(0).permutation(len(digit))
+    parts = {Part.TRAIN: rows[:900], Part.VALIDATION: rows[900:1197]}
+    found = []
+    for views in ({"left": halves[0]}, {"right": halves[1]}, {"left": halves[0], "right": halves[1]}):
+        pack = memory_pack(views)
+        model = model_of(pack, "concat_mlp", {"y": TaskFacts("multiclass", 1.0, {}, {"classes": list(range(10))})}, 64)
+        feed = Feed(pack, {"y": torch.from_numpy(digit)}, HERE)
+        fit_standardiser(model, feed, torch.from_numpy(parts[Part.TRAIN]))
+        train(model, feed, parts, Recipe("y/accuracy", epochs=15, batch=64, lr=2e-3, modality_dropout=0.0), Nowhere())
+        found.append(figures(model, feed, torch.from_numpy(rows[1197:]))["y/accuracy"])
+    assert found[2] > 0.95
+    assert found[2] - max(found[:2]) >= 0.07
 
 
 # joint and missing

@@ -18,6 +18,8 @@ def _blocks(language: str) -> list[str]:
 
 def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "configs").symlink_to(Path(__file__).parent.parent / "configs")
     write_corpus(tmp_path / "demo" / "corpus", 150)
     for code, name in re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```", README, re.DOTALL | re.MULTILINE):
         (tmp_path / name).write_text(code)

@@ -14,7 +14,8 @@ from mmdata.storage.receipts import commit, versions
 from mmdata.storage.store import sha256
 from mmdata.types import EncoderCard, Modality, Receipt
 
-OWN = {"id", "key", "member", "caption", "embedding", "tokens"}
+OWN = {"id", "key", "member", "embedding", "tokens"}
+ROWS = 10_000  # of a shard
 
 
 def import_vectors(
@@ -26,41 +27,54 @@ def import_vectors(
     columns: Mapping[str, Any] | None = None,
     tokens: Sequence[NDArray[np.floating]] | None = None,
 ) -> Features:
-    """Write `embeddings` `(n, dim)` float16 or float32 as the feature set `name`, one shard of n rows.
+    """Write `embeddings` `(n, dim)` float16 or float32 as the feature set `name`, 10,000 rows a shard.
 
     `columns` are captions, labels and other metadata, a sequence of n each; `tokens` are n arrays of any length and
-    one width. Raises ConfigError when the lengths
-    differ or a key comes twice, Conflict when a set of this name holds other vectors.
+    one width. Raises ConfigError when the lengths differ or a key comes twice, Conflict when a set of this name holds
+    other vectors.
     """
     if len(keys) != len(embeddings) or len(set(keys)) != len(keys):
         raise ConfigError(f"{name}: {len(embeddings)} vectors need as many keys, all different, not {len(keys)}")
-    given = pa.table({"id": pa.array(range(len(keys)), pa.int64()), "key": pa.array(keys, pa.string())})
-    given = given.append_column("member", pa.array([""] * len(keys)))
-    for column, values in (columns or {}).items():
-        if column in OWN - {"caption"}:
-            raise ConfigError(f"{name}: a column cannot be called {column!r}, which is one of our own")
-        given = given.append_column(column, pa.array(values))
-    if "caption" not in given.column_names:
-        given = given.append_column("caption", pa.nulls(len(keys), pa.string()))
+    rows = _rows(name, keys, columns or {})
     card = _card(name, modality, embeddings, tokens or ())
     claim(dataset, card, overwrite=False)
-    data = features_file(card, given, embeddings, tokens=tokens)
-    receipt = Receipt(
+    for number, first in enumerate(range(0, len(keys), ROWS)):
+        piece = slice(first, first + ROWS)
+        data = features_file(
+            card, rows.slice(first, ROWS), embeddings[piece], tokens=None if tokens is None else tokens[piece]
+        )
+        receipt = _receipt(card, f"{number:06d}", len(embeddings[piece]))
+        commit(dataset.store, features_folder(name), receipt, {"parquet": data})
+    return Features(dataset, name)
+
+
+def _rows(name: str, keys: Sequence[str], columns: Mapping[str, Any]) -> pa.Table:
+    given = pa.table({"id": pa.array(range(len(keys)), pa.int64()), "key": pa.array(keys, pa.string())})
+    given = given.append_column("member", pa.array([""] * len(keys)))
+    for column, values in columns.items():
+        if column in OWN:
+            raise ConfigError(f"{name}: a column cannot be called {column!r}, which is one of our own")
+        given = given.append_column(column, pa.array(values))
+    if "caption" not in columns:
+        given = given.append_column("caption", pa.nulls(len(keys), pa.string()))
+    return given
+
+
+def _receipt(card: EncoderCard, shard: str, rows: int) -> Receipt:
+    return Receipt(
         stage="extract",
-        shard="000000",
+        shard=shard,
         fingerprint=card.fingerprint,
         inputs={},
         outputs={},
-        rows_in=len(keys),
-        rows_out=len(keys),
+        rows_in=rows,
+        rows_out=rows,
         absent=0,
         rejected={},
         repaired={},
         seconds={},
         versions=versions("numpy", "pyarrow"),
     )
-    commit(dataset.store, features_folder(name), receipt, {"parquet": data})
-    return Features(dataset, name)
 
 
 def _card(
