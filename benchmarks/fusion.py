@@ -2,9 +2,9 @@
 
     python benchmarks/fusion.py [ROWS]
 
-One process, one thread; CPU seconds, so that a busy machine does not decide. Prints Parquet to pack, its peak memory over
-the size of the pack, samples of the loop on resident and on streamed features, of the same steps on batches that are
-there already, of a DataLoader over the pack and of one over the Parquet, and the Python calls a sample of the loop.
+One process, one thread; CPU seconds, so that a busy machine does not decide. Prints Parquet to pack, its peak memory,
+samples of the loop on resident and on streamed features, of the same steps on batches that are there already, of a
+DataLoader over the pack and of one over the Parquet, and the Python calls a sample of the loop.
 """
 
 import cProfile
@@ -27,6 +27,7 @@ from mmdata.fusion.model import Architecture, FusionModel, TaskFacts
 from mmdata.fusion.pack import Pack, Source, make_pack
 from mmdata.fusion.train import Recipe, Run, _step
 from mmdata.storage.dataset import Dataset as Stored
+from mmdata.storage.features import Features
 from mmdata.storage.imported import import_vectors
 from mmdata.types import Modality
 
@@ -56,7 +57,8 @@ def measure_packing(url: str, folder: str) -> None:
     pack = _pack(url, folder)
     rate = pack.nbytes / (time.process_time() - since) / 1e9
     print(f"Parquet to pack: {rate:.2f} GB of vectors a CPU second ({pack.nbytes / 1e6:.0f} MB)")
-    print(f"peak memory of packing over the size of the pack: {(_peak() - before) / pack.nbytes:.2f}")
+    more = _peak() - before
+    print(f"peak memory of packing: {more / 1e6:.0f} MB more than before, {more / pack.nbytes:.2f} of the pack")
 
 
 def _write(folder: Path, rows: int) -> Stored:
@@ -73,7 +75,7 @@ def _compare(pack: Pack, stored: Stored, rows: int) -> None:
     order = feeds[Where.RESIDENT].shuffled(torch.arange(rows), 0, 0)
     ready = list(feeds[Where.RESIDENT].batches(order, BATCH))
     items = _Items(pack, target)
-    parquet = _Rows([f"{stored.url}/features/{name}/000000.parquet" for name in DIMS], target)
+    parquet = _Rows(stored, target)
     sides: dict[str, Callable[[], Iterable[Batch]]] = {
         "the loop on resident features": lambda: feeds[Where.RESIDENT].batches(order, BATCH),
         "the loop on streamed features": lambda: feeds[Where.STREAMED].batches(order, BATCH),
@@ -135,9 +137,9 @@ class _Items(Dataset):  # type: ignore[type-arg]
 class _Rows(_Items):
     """The Parquet through its rows, as `to_pylist` gives them; read once."""
 
-    def __init__(self, files: list[str], target: torch.Tensor) -> None:
-        tables = [pq.read_table(file, columns=["embedding"]) for file in files]
-        self.columns = dict(zip(DIMS, (table["embedding"] for table in tables), strict=True))
+    def __init__(self, stored: Stored, target: torch.Tensor) -> None:
+        tables = {name: pq.read_table(Features(stored, name).files, columns=["embedding"]) for name in DIMS}
+        self.columns = {name: table["embedding"] for name, table in tables.items()}
         self.target = target
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
@@ -158,4 +160,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    measure_packing(*sys.argv[2:4]) if sys.argv[1:2] == ["pack"] else main(int((sys.argv[1:] or ["30000"])[0]))
+    measure_packing(*sys.argv[2:4]) if sys.argv[1:2] == ["pack"] else main(int((sys.argv[1:] or ["60000"])[0]))
