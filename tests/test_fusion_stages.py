@@ -15,6 +15,7 @@ import pytest
 from conftest import HERE
 from tiny_features import vectors_of
 
+from mmdata.cluster import Resources
 from mmdata.config import (
     EvaluateConfig,
     IndexConfig,
@@ -173,6 +174,10 @@ def test_another_config_under_the_same_name_is_refused(tmp_path: Path) -> None:
         ({"tasks": {"k": {"type": "multiclass", "column": "kinds"}}}, "have no column 'kinds'; did you mean 'kind'"),
         ({"tasks": {"k": {"type": "regression", "column": "kind"}}}, "task 'k', column 'kind': a regression column"),
         ({"tasks": {"k": {"type": "align", "between": ["image", "sound"]}}}, "tasks.k names sound; the inputs are"),
+        (
+            {"shots": 3, "tasks": {"k": {"type": "regression", "column": "size"}}},
+            "shots counts rows a class, and the first task, 'k', is regression",
+        ),
         ({"split": {"validation": 0.0}}, "the split leaves no row for validation"),
     ],
 )
@@ -274,6 +279,15 @@ def test_predictions_are_what_the_head_says_and_are_made_once(tmp_path: Path) ->
     train_head(config_of(dataset, model={"dim": 16}, overwrite=True))
     with pytest.raises(Conflict, match="make it again with --overwrite"):
         predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE)
+
+
+def test_workers_predict_what_this_process_predicts(tmp_path: Path, local_ray: None) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset))
+    predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE)
+    here = (tmp_path / "predictions/kinds/000000.parquet").read_bytes()
+    predict(PredictConfig(dataset=dataset.url, head="kinds", overwrite=True), Resources(workers=1))
+    assert (tmp_path / "predictions/kinds/000000.parquet").read_bytes() == here
 
 
 def test_features_of_another_encoder_are_refused(tmp_path: Path) -> None:

@@ -40,18 +40,20 @@ def read_labels(path: str) -> pa.Table:
 
 def add_labels(rows: pa.Table, tables: Mapping[int, pa.Table]) -> pa.Table:
     """Rows with the columns of the table of their source, joined by key; they go over metadata of the same name."""
-    pieces = []
-    for source in range(int(pc.max(rows["source"]).as_py() or 0) + 1):
-        piece = rows.filter(pc.equal(rows["source"], source))
-        table = tables.get(source)
-        for name in table.column_names if table is not None else ():
-            if name != "key":
-                assert table is not None  # noqa: S101 - for mypy
-                column = table[name].take(pc.index_in(piece["key"], table["key"]))
-                there = piece.column_names.index(name) if name in piece.column_names else None
-                piece = piece.append_column(name, column) if there is None else piece.set_column(there, name, column)
-        pieces.append(piece)
-    return concat(pieces)
+    if not tables:
+        return rows
+    sources = range(pc.max(rows["source"]).as_py() + 1)
+    pieces = [(rows.filter(pc.equal(rows["source"], source)), tables.get(source)) for source in sources]
+    return concat([piece if table is None else _joined(piece, table) for piece, table in pieces])
+
+
+def _joined(rows: pa.Table, table: pa.Table) -> pa.Table:
+    place = pc.index_in(rows["key"], table["key"])
+    names = [name for name in table.column_names if name != "key"]
+    rows = rows.drop_columns([name for name in names if name in rows.column_names])
+    for name in names:
+        rows = rows.append_column(name, table[name].take(place))
+    return rows
 
 
 def column(rows: pa.Table, name: str) -> pa.ChunkedArray:

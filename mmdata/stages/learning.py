@@ -44,7 +44,9 @@ def lesson(config: TrainConfig, seen: tuple[Part, ...], known: dict[str, dict[st
     columns = {name: (task.type, getattr(task, "column", None)) for name, task in config.tasks.items()}
     facts, targets = encode(rows, columns, parts, seen, known or {})
     if config.shots:
-        first = next(iter(config.tasks))
+        first, task = next(iter(config.tasks.items()))
+        if task.type != "multiclass":
+            raise ConfigError(f"shots counts rows a class, and the first task, {first!r}, is {task.type}")
         kept = shots(targets[first], parts[Part.TRAIN], config.shots, config.train.seed)
         parts = parts | {Part.TRAIN: kept}
     return Lesson(pack, rows, parts, facts, targets)
