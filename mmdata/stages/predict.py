@@ -54,8 +54,7 @@ def predict(config: PredictConfig, resources: Resources, watch: Watch = silent) 
         next="",
     )
     summary = run_job(job, resources, 0.0, watch)
-    if job.todo:
-        write_summary(dataset.store, folder, read_receipts(dataset.store, folder).values())
+    write_summary(dataset.store, folder, changed=bool(job.todo))
     return summary
 
 
