@@ -10,7 +10,7 @@ venv: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,svg,heif]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,svg,heif,onnx]'
 	touch $@
 
 demo: venv

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from mmdata.stages import Summary
+from mmdata.stages import Evaluation, Summary
 from mmdata.types import Hit
 
 LOG_EVERY = 5.0  # seconds between lines of progress where there is no terminal
@@ -91,6 +91,38 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_plain(v) for v in value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Facts as lines."""
+    emit("\n".join(f"{name}: {_plain(value)}" for name, value in facts.items() if value is not None))
+
+
+def show_epoch(epoch: Mapping[str, Any]) -> None:
+    """A line of progress an epoch: the loss of each task and the main validation figures."""
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in epoch["loss"].items())
+    found = ", ".join(f"{name} {value:.3f}" for name, value in epoch["validation"].items() if "/r2 " not in name)
+    say(f"  epoch {epoch['epoch']}: loss {losses}; validation {found}")
+
+
+def show_evaluation(result: Evaluation) -> None:
+    """A head beside its baselines, without some inputs, and where the report is."""
+    for name, told in result.beside.items():
+        rows = [
+            [
+                one["name"],
+                f"{one['value']:.3f}",
+                f"{one['low']:.3f} to {one['high']:.3f}",
+                "" if one["lead"] is None else f"{one['lead']:+.3f}, {one['lead_low']:+.3f} to {one['lead_high']:+.3f}",
+            ]
+            for one in told["table"]
+        ]
+        columns = [f"{name} on {result.rows} rows of {result.part}", told["figure"], "95%", "lead of this head, 95%"]
+        show_table("", columns, rows)
+        emit(f"  {name} {told['verdict']}")
+    for left, found in result.missing.items():
+        emit(f"  without {left}: {_plain(found)}")
+    emit(f"  {_plain(result.figures)}\n  in {result.where}")
 
 
 def show_hits(title: str, hits: Sequence[Hit]) -> None:

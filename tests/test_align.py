@@ -183,7 +183,7 @@ def test_the_report_holds_recall_both_ways_beside_chance(featured: Dataset) -> N
     head = read_head(featured, "sounds")
     x, y, groups = _pairs(Features(featured, "minilm"), Features(featured, "mel-stats"))
     held = _chosen(groups, 0.4, "0:holdout")
-    sides = head.towers[Modality.TEXT].project(x[held]), head.towers[Modality.AUDIO].project(y[held])
+    sides = head.tower("text").project(x[held]), head.tower("audio").project(y[held])
     assert recall_at(*sides, list(np.array(groups)[held])) == metrics["text to audio"]
 
 
@@ -194,12 +194,12 @@ def test_the_head_on_disk_projects_as_the_features_say(featured: Dataset) -> Non
         raw, projected = (Features(featured, name).to_arrow() for name in (source, f"sounds.{modality}"))
         assert projected["key"].to_pylist() == raw["key"].to_pylist()
         assert projected["member"].to_pylist() == raw["member"].to_pylist()
-        wanted = head.towers[modality].project(vectors(raw).astype(np.float64))
+        wanted = head.tower(modality).project(vectors(raw).astype(np.float64))
         assert np.abs(vectors(projected).astype(np.float32) - wanted).max() < HALF
         card = Features(featured, f"sounds.{modality}").card
         assert card.space == f"head:sounds@{head.sha256[:12]}"
         assert card.towers == {"text": "head:sounds#text", "audio": "head:sounds#audio"}
-        assert card.preprocessing["encoder"] == Features(featured, source).card.fingerprint
+        assert card.preprocessing == {"features": {source: Features(featured, source).card.fingerprint}}
 
 
 def test_projected_features_answer_a_text_with_sounds(featured: Dataset) -> None:

@@ -1,9 +1,21 @@
 """Configs: flags over --set over the file over the defaults; an error names file, key and nearest name."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel
 
-from mmdata.config import AlignConfig, EndToEndConfig, ExtractConfig, IndexConfig, ShardConfig, check, load
+from mmdata.config import (
+    AlignConfig,
+    EndToEndConfig,
+    ExtractConfig,
+    IndexConfig,
+    ShardConfig,
+    SweepConfig,
+    TrainConfig,
+    check,
+    load,
+)
 from mmdata.errors import ConfigError
 from mmdata.types import Modality
 
@@ -268,3 +280,34 @@ def test_plan_options_are_what_decides_the_shards():
         "dedup": "none",
         "validate_media": True,
     }
+
+
+RECIPES = {
+    "demo/joint.yaml": TrainConfig,
+    "demo/common.yaml": TrainConfig,
+    "demo/sweep.yaml": SweepConfig,
+    "mfeat/digit.yaml": TrainConfig,
+    "stamps/category.yaml": TrainConfig,
+    "vision_language/extract.yaml": ExtractConfig,
+    "vision_language/joint.yaml": TrainConfig,
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_a_config(name: str) -> None:
+    assert load(RECIPES[name], str(Path(__file__).parent.parent / "configs" / name)).dataset
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("train.epoch=3", "unknown key 'train.epoch'; did you mean 'epochs'?"),
+        ("model.fusoin=gmu", "unknown key 'model.fusoin'; did you mean 'fusion'?"),
+        ("tasks.digit.colunm=x", "unknown key 'tasks.digit.multiclass.colunm'; did you mean 'column'?"),
+        ("data.feature=x", "unknown key 'data.0.feature'; did you mean 'features'?"),
+        ("freeze=stems", "freeze stems needs init, the head that is kept"),
+        ("split.test=0.9", "split: validation 0.15 and test 0.9 leave nothing to train on"),
+    ],
+)
+def test_a_wrong_key_of_a_training_config_is_named(key: str, message: str) -> None:
+    assert message in failure(TrainConfig, str(Path(__file__).parent.parent / "configs/mfeat/digit.yaml"), [key])

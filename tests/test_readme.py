@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.cli import LOOKING, STAGES, invoke
+from mmdata.cli import LEARNING, LOOKING, STAGES, invoke
 from mmdata.demo import write_corpus
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -18,6 +18,8 @@ def _blocks(language: str) -> list[str]:
 
 def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "configs").symlink_to(Path(__file__).parent.parent / "configs")
     write_corpus(tmp_path / "demo" / "corpus", 150)
     for code, name in re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```", README, re.DOTALL | re.MULTILINE):
         (tmp_path / name).write_text(code)
@@ -33,7 +35,7 @@ def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path, monkeypat
         exec(compile(block, "README.md", "exec"), {})  # noqa: S102
 
 
-@pytest.mark.parametrize("verb", [verb.__name__ for verb in [*STAGES, *LOOKING]])
+@pytest.mark.parametrize("verb", [verb.__name__ for verb in [*STAGES, *LEARNING, *LOOKING]])
 def test_every_verb_is_in_the_readme(verb: str) -> None:
     assert re.search(rf"(mmdata|make) {verb}\b", README)
 

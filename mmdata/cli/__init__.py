@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmdata.cli import build, look
+from mmdata.cli import build, learn, look
 from mmdata.errors import MMDataError
 
 app = typer.Typer(
@@ -15,9 +15,20 @@ app = typer.Typer(
     help="Raw images, audio and text to shards, cached features and an index that answers across modalities.",
 )
 STAGES: list[Callable[..., None]] = [build.shard, build.extract, build.align, build.index]
+LEARNING: list[Callable[..., None]] = [
+    learn.train,
+    learn.evaluate,
+    learn.predict,
+    learn.project,
+    learn.probe,
+    learn.sweep,
+    learn.export,
+]
 LOOKING: list[Callable[..., None]] = [look.search, look.status, look.rejects, look.encoders, look.demo]
 for verb in STAGES:
     app.command(rich_help_panel="Stages")(verb)
+for verb in LEARNING:
+    app.command(rich_help_panel="Learning")(verb)
 for verb in LOOKING:
     app.command(rich_help_panel="Looking")(verb)
 

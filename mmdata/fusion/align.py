@@ -5,7 +5,7 @@ SVD of their cross-covariance gives the directions, and each direction is weight
 Gong et al. 2014 (arXiv 1212.4522) do for retrieval by cosine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from mmdata.fusion.evaluate import recall_at
+from mmdata.fusion.heads import Head
+from mmdata.fusion.pack import Pack
 
 Matrix = NDArray[np.float64]
 RIDGES = ((1.0, 1.0), (3.0, 1.0), (3.0, 3.0), (10.0, 3.0), (10.0, 10.0))  # times the mean variance of a direction
@@ -33,6 +35,31 @@ class Tower:
         """Standardise, scale to unit length, project, scale to unit length."""
         projected = (_unit((features - self.mean) / self.scale) - self.centre) @ self.weight
         return _unit(projected).astype(np.float32)
+
+
+def tower(head: Head, name: str) -> Tower:
+    """The tower of one input of a head on disk."""
+    return Tower(*(head.tensors[f"{name}.{field}"] for field in Tower.__slots__))
+
+
+def projector(head: Head) -> Callable[[Pack], dict[str, NDArray[np.floating]]]:
+    """The outputs of all rows of a pack, `(n, dim)` an input; NaN where a row lacks it."""
+    towers = {name: tower(head, name) for name in head.inputs}
+
+    def project(pack: Pack) -> dict[str, NDArray[np.floating]]:
+        found = {}
+        for name, one in pack.inputs.items():
+            there = one.lengths > 0
+            found[name] = np.full((len(pack), head.outputs[name]), np.nan, np.float32)
+            found[name][there] = towers[name].project(one.values[one.starts[there]].astype(np.float64))
+        return found
+
+    return project
+
+
+def tensors_of(towers: Mapping[str, Tower]) -> dict[str, Matrix]:
+    """Towers as the tensors of a head."""
+    return {f"{name}.{field}": getattr(one, field) for name, one in towers.items() for field in Tower.__slots__}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,22 @@ def recall_at(
     A hit is any row of the gallery in the query's group (the same caption); nearest by dot product. A wrong row
     that is as near as the right one counts as nearer, so that vectors all alike find nothing.
     """
+    before = wrong_before(queries, gallery, groups)
+    return {f"R@{k}": float((before < k).mean()) for k in ks}
+
+
+def wrong_before(
+    queries: NDArray[np.floating], gallery: NDArray[np.floating], groups: Sequence[str] | NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """How many wrong rows are in front of the first right one, for each query, `(n,)`."""
     _, group = np.unique(np.asarray(groups), return_inverse=True)
-    before = np.zeros(len(group), np.int64)  # wrong rows in front of the first right one
+    before = np.zeros(len(group), np.int64)
     for start in range(0, len(group), ROWS):
         scores = queries[start : start + ROWS] @ gallery.T
         right = group[start : start + ROWS, None] == group
         best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
         before[start : start + ROWS] = ((scores >= best) & ~right).sum(axis=1)
-    return {f"R@{k}": float((before < k).mean()) for k in ks}
+    return before
 
 
 def chance_at(groups: Sequence[str], ks: Sequence[int] = KS) -> dict[str, float]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mmdata.encoders import Encoder, Request, decode_options, describe, encode_one, load_encoder
 from mmdata.encoders.families import is_code_of_its_own
 from mmdata.errors import ConfigError, Conflict, ModelError
-from mmdata.fusion.heads import read_head
+from mmdata.fusion.heads import Tower, read_head
 from mmdata.media import decode
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import CARD, card_from_json, vectors
@@ -25,7 +25,7 @@ class QueryEncoder:
 
     def __init__(self, dataset: Dataset, card: EncoderCard, modality: Modality, spec: str | None = None) -> None:
         self.modality = modality
-        self.head = None
+        self.tower: Tower | None = None
         given = spec
         spec = spec or card.towers.get(modality.value)
         if spec is None:
@@ -34,9 +34,10 @@ class QueryEncoder:
                 f"space; align it with {modality} features (mmdata align), or give --encoder"
             )
         if spec.startswith(HEAD):
-            name = spec.removeprefix(HEAD).partition("#")[0]
-            self.head = read_head(dataset, name)
-            writes, runs = self.head.card(modality), self.head.cards[modality]
+            name, _, side = spec.removeprefix(HEAD).partition("#")
+            head = read_head(dataset, name)
+            self.tower = head.tower(side)
+            writes, runs = head.output_card(side), head.inputs[side]
             _check_trust(runs.spec, given)
         else:
             _check_trust(spec, given)
@@ -55,7 +56,7 @@ class QueryEncoder:
             raise ConfigError(f"the {self.modality} query cannot be used: {problem.message}") from problem
         if not np.isfinite(vector).all() or not vector.any():
             raise ModelError(f"{self.encoder.card.spec} gave no usable vector for this query")
-        return self.head.towers[self.modality].project(vector) if self.head else vector
+        return self.tower.project(vector) if self.tower else vector
 
 
 def _check_trust(spec: str, given: str | None) -> None:

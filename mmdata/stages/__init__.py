@@ -39,6 +39,19 @@ class Summary:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `mmdata evaluate` says; `missing` has the figures for inputs left out, by their names."""
+
+    head: str
+    part: str
+    rows: int
+    figures: dict[str, float]
+    beside: dict[str, Any]
+    missing: dict[str, dict[str, float]]
+    where: str
+
+
 def resources_of(config: Any) -> Resources:
     """The workers that a config asks for; stages without workers run in this process."""
     workers = getattr(config, "workers", 0)

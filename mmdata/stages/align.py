@@ -1,7 +1,6 @@
 """Two feature sets of the same samples -> a head that takes both to one space, and its two projected sets."""
 
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,13 @@ from numpy.typing import NDArray
 
 from mmdata.cluster import Resources
 from mmdata.config import AlignConfig
-from mmdata.errors import ConfigError, NotFound, conflict
-from mmdata.fusion.align import fit_cca
+from mmdata.errors import ConfigError
+from mmdata.fusion.align import fit_cca, tensors_of
 from mmdata.fusion.evaluate import chance_at, recall_at
-from mmdata.fusion.heads import Head, read_head, read_metrics, same_inputs, write_head
+from mmdata.fusion.heads import Head, find_head, read_metrics, write_head
+from mmdata.fusion.splits import hash_share
 from mmdata.stages import Summary, Watch, silent
-from mmdata.stages.project import project
+from mmdata.stages.project import project_head
 from mmdata.storage.dataset import Dataset, head_folder
 from mmdata.storage.features import Features, vectors
 from mmdata.types import Modality
@@ -35,29 +35,23 @@ def align(config: AlignConfig, resources: Resources, watch: Watch = silent) -> S
     if left.card.modality is right.card.modality:
         raise ConfigError(f"{left.name} and {right.name} are both {left.card.modality}; align two modalities")
     head = _head(dataset, config, left, right)
-    summaries = [project(dataset, head, side, config.overwrite, watch) for side in (left, right)]
-    metrics = read_metrics(dataset, config.name)
-    names = [head.card(side.card.modality).name for side in (left, right)]
+    features = {side.card.modality.value: side for side in (left, right)}
+    summary = project_head(dataset, head, features, config.overwrite, resources, watch)
     return replace(
-        summaries[0],
+        summary,
         stage="align",
         where=dataset.store.where(head_folder(config.name)),
-        rows_in=sum(s.rows_in for s in summaries),
-        rows_out=sum(s.rows_out for s in summaries),
         rows_now=0,
-        seconds=sum(s.seconds for s in summaries),
         phases={},
-        next=f"mmdata index {config.dataset} --features {names[-1]}",
-        facts=metrics | {"features": names},
+        next=f"mmdata index {config.dataset} --features {summary.facts['features'][-1]}",
+        facts=read_metrics(dataset, config.name) | summary.facts,
     )
 
 
 def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features) -> Head:
     options = config.model_dump(mode="json", include={"dim", "holdout", "seed"})
-    inputs = options | {side.name: side.fingerprint for side in (left, right)}
-    found = None if config.overwrite else _found(dataset, config.name)
-    if found is not None and not same_inputs(found, inputs):
-        raise conflict(f"the head {config.name!r}", found.inputs, inputs, "choose another --name, or --overwrite")
+    made_from = options | {side.name: side.fingerprint for side in (left, right)}
+    found = None if config.overwrite else find_head(dataset, config.name, made_from)
     if found is not None:
         return found
     x, y, groups = _pairs(left, right)
@@ -68,10 +62,9 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
             f"few to fit and to hold {config.holdout:.0%} out; at least {LEAST_PAIRS} captions are needed on both sides"
         )
     train = [group for group, is_held in zip(groups, held, strict=True) if not is_held]
-    folds = np.array([int(FOLDS * _hash(f"{config.seed}:fold:{group}")) for group in train])
+    folds = np.array([int(FOLDS * hash_share(f"{config.seed}:fold:{group}")) for group in train])
     fit = fit_cca(x[~held], y[~held], train, folds, config.dim)
     modalities = left.card.modality, right.card.modality
-    towers = dict(zip(modalities, (fit.left, fit.right), strict=True))
     sides = fit.left.project(x[held]), fit.right.project(y[held])
     metrics = _report(modalities, sides, [g for g, is_held in zip(groups, held, strict=True) if is_held])
     facts = {
@@ -80,15 +73,18 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
         "held out": int(held.sum()),
         "ridges": fit.ridges,
     }
-    cards = {side.card.modality: side.card for side in (left, right)}
-    return write_head(dataset, config.name, towers, cards, inputs, facts | metrics)
-
-
-def _found(dataset: Dataset, name: str) -> Head | None:
-    try:
-        return read_head(dataset, name)
-    except NotFound:  # also where a killed run wrote the tensors and not yet head.json
-        return None
+    dim = fit.left.weight.shape[1]
+    head = Head(
+        name=config.name,
+        sha256="",
+        kind="cca",
+        inputs={side.card.modality.value: side.card for side in (left, right)},
+        outputs={modality.value: dim for modality in modalities},
+        made_from=made_from,
+        model={},
+        tensors=tensors_of(dict(zip(modalities, (fit.left, fit.right), strict=True))),
+    )
+    return write_head(dataset, head, facts | metrics)
 
 
 def _pairs(left: Features, right: Features) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
@@ -97,18 +93,14 @@ def _pairs(left: Features, right: Features) -> tuple[NDArray[Any], NDArray[Any],
     place = {key: row for row, key in enumerate(y["key"].to_pylist())}
     captions = x["caption"].to_pylist()
     both = [(row, place[key], captions[row] or key) for row, key in enumerate(x["key"].to_pylist()) if key in place]
-    both = sorted(both, key=lambda pair: _hash(f"pair:{pair[2]}"))[:MAX_PAIRS]
+    both = sorted(both, key=lambda pair: hash_share(f"pair:{pair[2]}"))[:MAX_PAIRS]
     rows, others = ([pair[side] for pair in both] for side in (0, 1))
     return vectors(x)[rows].astype(np.float32), vectors(y)[others].astype(np.float32), [p[2] for p in both]
 
 
 def _chosen(groups: list[str], share: float, salt: str) -> NDArray[np.bool_]:
     """About `share` of the groups, by hash: equal captions always fall on the same side."""
-    return np.array([_hash(f"{salt}:{group}") < share for group in groups])
-
-
-def _hash(text: str) -> float:
-    return int(sha256(text.encode()).hexdigest()[:12], 16) / 16**12
+    return np.array([hash_share(f"{salt}:{group}") < share for group in groups])
 
 
 def _report(

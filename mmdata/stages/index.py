@@ -35,7 +35,7 @@ def index(config: IndexConfig, resources: Resources, watch: Watch = silent) -> S
             seconds=round(time.monotonic() - since, 3),
         )
         write_index(dataset, built, features.card, there)
-    query = next((m for m in features.card.towers if m == "text"), next(iter(features.card.towers)))
+    query = next((m for m in features.card.towers if m == "text"), next(iter(features.card.towers), "key"))
     return Summary(
         stage="index",
         where=dataset.store.where(index_folder(name)),

@@ -1,74 +1,128 @@
 """A head's output as a feature set: the last arrow of the flow, back to features."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from mmdata.cluster import Resources
-from mmdata.fusion.align import Tower
-from mmdata.fusion.heads import Head
-from mmdata.stages import Job, Summary, Watch, run_job
+from mmdata.config import ProjectConfig
+from mmdata.fusion.heads import FUSED, Head, read_head
+from mmdata.fusion.pack import Pack
+from mmdata.stages import Job, Summary, Watch, run_job, silent
+from mmdata.stages.heads import head_features, head_receipt, read_shard, shard_content
 from mmdata.storage.dataset import Dataset, features_folder
-from mmdata.storage.features import Features, claim, features_file, finished, same_rows, vectors
+from mmdata.storage.features import Features, claim, features_file, finished, same_rows
 from mmdata.storage.receipts import commit, versions, write_summary
 from mmdata.types import EncoderCard, Receipt
 
 
-def project(dataset: Dataset, head: Head, features: Features, overwrite: bool, watch: Watch) -> Summary:
-    """Project every shard of `features` that is not projected yet to `features/HEAD.MODALITY`."""
-    card = head.card(features.card.modality)
+def project(config: ProjectConfig, resources: Resources, watch: Watch = silent) -> Summary:
+    """Every output of a head as a feature set, HEAD.INPUT or HEAD.fused, shard by shard.
+
+    Raises NotFound without the head or its features, Conflict when the features are of another encoder.
+    """
+    dataset = Dataset.open(config.dataset)
+    head = read_head(dataset, config.head)
+    features = head_features(dataset, head, config.features)
+    return project_head(dataset, head, features, config.overwrite, resources, watch)
+
+
+def project_head(
+    dataset: Dataset, head: Head, features: Mapping[str, Features], overwrite: bool, resources: Resources, watch: Watch
+) -> Summary:
+    """Project what is not projected yet; one summary of all outputs."""
+    done = [_project_output(dataset, head, output, features, overwrite, resources, watch) for output in head.outputs]
+    names = [head.card(output).name for output in head.outputs]
+    return replace(
+        done[0],
+        rows_in=sum(one.rows_in for one in done),
+        rows_out=sum(one.rows_out for one in done),
+        rows_now=sum(one.rows_now for one in done),
+        seconds=sum(one.seconds for one in done),
+        where=", ".join(one.where for one in done),
+        next=f"mmdata index {dataset.url} --features {names[0]}",
+        facts={"features": names},
+    )
+
+
+def _project_output(
+    dataset: Dataset,
+    head: Head,
+    output: str,
+    features: Mapping[str, Features],
+    overwrite: bool,
+    resources: Resources,
+    watch: Watch,
+) -> Summary:
+    card = head.card(output)
+    made_of = features if output == FUSED else {output: features[output]}
     claim(dataset, card, overwrite)
-    done = finished(dataset, card, {name: receipt.content for name, receipt in features.receipts.items()})
+    content = shard_content(made_of)
+    done = finished(dataset, card, content)
+    folder = features_folder(card.name)
     job = Job(
         stage="project",
-        where=dataset.store.where(features_folder(card.name)),
-        setup=partial(_State, features, head.towers[features.card.modality], card),
+        where=dataset.store.where(folder),
+        setup=partial(_setup, dataset, head, output, dict(made_of), card, content),
         work=_project_shard,
-        todo=[name for name in features.receipts if name not in done],
+        todo=[name for name in content if name not in done],
         done=list(done.values()),
-        total_rows=sum(receipt.rows_out for receipt in features.receipts.values()),
+        total_rows=sum(receipt.rows_out for set_ in made_of.values() for receipt in set_.receipts.values()),
         next="",
     )
-    summary = run_job(job, Resources(workers=0), 0.0, watch)
-    write_summary(dataset.store, features_folder(card.name), changed=bool(job.todo))
+    summary = run_job(job, resources, 0.0, watch)
+    write_summary(dataset.store, folder, changed=bool(job.todo))
     return summary
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    features: Features
-    tower: Tower
+    dataset: Dataset
+    head: Head
+    output: str
+    features: dict[str, Features]
     card: EncoderCard
+    content: dict[str, dict[str, str]]
+    run: Callable[[Pack], dict[str, NDArray[np.floating]]]
+
+
+def _setup(
+    dataset: Dataset,
+    head: Head,
+    output: str,
+    features: dict[str, Features],
+    card: EncoderCard,
+    content: dict[str, dict[str, str]],
+) -> _State:
+    return _State(dataset, head, output, features, card, content, head.projector())
 
 
 def _project_shard(state: _State, name: str) -> list[Receipt]:
     since = time.perf_counter()
-    made_of = state.features.receipts[name]
-    table = state.features.read(made_of)
-    projected = state.tower.project(vectors(table).astype(np.float64))
-    data = features_file(state.card, table.drop_columns(["embedding"]), projected)
-    receipt = Receipt(
-        stage="project",
-        shard=name,
-        fingerprint=state.card.fingerprint,
-        inputs=made_of.content,
-        outputs={},
-        rows_in=table.num_rows,
-        rows_out=table.num_rows,
-        absent=made_of.absent,
-        rejected={},
-        repaired={},
-        seconds={"project": time.perf_counter() - since},
-        versions=versions("numpy", "scipy"),
+    pack = read_shard(state.head, state.features, name)
+    found = state.run(pack)[state.output]
+    there = np.isfinite(found).all(1)
+    rows = pack.rows.filter(pa.array(there)).sort_by("id")
+    order = np.argsort(np.array(pack.rows["id"])[there], kind="stable")
+    data = features_file(state.card, rows, found[there][order])
+    receipt = head_receipt(
+        "project",
+        state.card.fingerprint,
+        name,
+        state.content[name],
+        (len(pack), len(rows)),
+        time.perf_counter() - since,
     )
-    folder = features_folder(state.card.name)
     return [
         commit(
-            state.features.dataset.store,
-            folder,
-            receipt,
+            state.dataset.store,
+            features_folder(state.card.name),
+            replace(receipt, versions=versions("numpy", "torch")),
             {"parquet": data},
             adopt=lambda suffix, found: same_rows(state.card, found, data),
         )

@@ -1,0 +1,29 @@
+"""One model a stage. Flags go over --set, --set over the file, the file over the defaults."""
+
+from mmdata.config.build import AlignConfig, EndToEndConfig, ExtractConfig, IndexConfig, ShardConfig
+from mmdata.config.learn import (
+    EvaluateConfig,
+    PredictConfig,
+    ProbeConfig,
+    ProjectConfig,
+    SweepConfig,
+    TrainConfig,
+)
+from mmdata.config.load import Config, check, load
+
+__all__ = [
+    "AlignConfig",
+    "Config",
+    "EndToEndConfig",
+    "EvaluateConfig",
+    "ExtractConfig",
+    "IndexConfig",
+    "PredictConfig",
+    "ProbeConfig",
+    "ProjectConfig",
+    "ShardConfig",
+    "SweepConfig",
+    "TrainConfig",
+    "check",
+    "load",
+]

@@ -1,0 +1,198 @@
+"""The stages that learn: train, evaluate, predict, project, probe, sweep."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mmdata.config.model import Job, Model, Name, Rate, Run
+
+InputName = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
+Operator = Literal["linear", "concat_mlp", "gmu", "film", "transformer", "bottleneck", "lmf"]
+
+
+class SourceConfig(Model):
+    """Feature sets of one dataset, by the input that they feed."""
+
+    dataset: str | None = Field(None, description="default: the dataset that the head goes to")
+    features: dict[InputName, str] = Field(min_length=1, description="input: NAME, or NAME#tokens")
+    labels: str | None = Field(None, description="a table (csv, jsonl, parquet) with a column key; default: metadata")
+
+
+class SplitConfig(Model):
+    """Train, validation and test: by a column, or by the hash of a group."""
+
+    column: str | None = Field(None, description="a column that says train, validation or test")
+    group: str = Field("caption", description="equal values of it stay together; the key where it is empty")
+    validation: Rate = 0.15
+    test: Rate = 0.15
+    seed: int = 0
+    apart: tuple[str, ...] = Field(("caption",), description="columns whose values may not be on two sides")
+
+    @model_validator(mode="after")
+    def _leave_rows_to_train(self) -> "SplitConfig":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation {self.validation:g} and test {self.test:g} leave nothing to train on")
+        return self
+
+
+class ModelConfig(Model):
+    """The trunk: a stem an input and a fusion operator."""
+
+    fusion: Operator | None = Field(None, description="default: concat_mlp; transformer above 3 inputs or on tokens")
+    dim: int = Field(256, gt=0, multiple_of=8)
+    layers: int = Field(2, gt=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class _Task(Model):
+    weight: float = Field(1.0, ge=0, description="in the sum of the losses; 0 leaves the task out")
+
+
+class MulticlassConfig(_Task):
+    """One class of several."""
+
+    type: Literal["multiclass"]
+    column: str
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class MultilabelConfig(_Task):
+    """Any number of labels: a column of lists."""
+
+    type: Literal["multilabel"]
+    column: str
+
+
+class RegressionConfig(_Task):
+    """A number."""
+
+    type: Literal["regression"]
+    column: str
+
+
+class AlignTaskConfig(_Task):
+    """Inputs into one space."""
+
+    type: Literal["align"]
+    between: tuple[InputName, ...] = Field(min_length=2)
+    column: str = Field("caption", description="rows with the same value are no negatives of each other")
+    loss: Literal["infonce", "siglip"] = "infonce"
+    dim: int = Field(128, gt=0)
+    layers: int = Field(0, ge=0)
+    fusemix: float = Field(1.0, ge=0)
+
+
+class MatchConfig(_Task):
+    """Whether two inputs belong together."""
+
+    type: Literal["match"]
+    between: tuple[InputName, InputName]
+    column: str = Field("caption", description="rows with the same value are no wrong pairs")
+
+
+class ReconstructConfig(_Task):
+    """Each input from the fused state."""
+
+    type: Literal["reconstruct"]
+    alpha: dict[InputName, float] = Field(min_length=1, description="weight of each input that is rebuilt")
+
+
+TaskConfig = Annotated[
+    MulticlassConfig | MultilabelConfig | RegressionConfig | AlignTaskConfig | MatchConfig | ReconstructConfig,
+    Field(discriminator="type"),
+]
+
+
+class RecipeConfig(Model):
+    """How to train."""
+
+    monitor: str | None = Field(None, description="TASK/FIGURE on validation; default: the main one of the first task")
+    epochs: int = Field(40, gt=0)
+    batch: int = Field(256, gt=0, description="rows")
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup: Rate = Field(0.05, description="share of the steps")
+    clip: float = Field(1.0, gt=0, description="norm of the gradient")
+    patience: int = Field(8, gt=0, description="epochs without a better figure")
+    modality_dropout: float = Field(0.3, ge=0, lt=1)
+    balance: Literal["ratio", "uncertainty", "fixed"] = "ratio"
+    seed: int = 0
+
+
+class TrainConfig(Run):
+    """Features -> a head."""
+
+    name: Name = Field(description="of the head")
+    data: list[SourceConfig] = Field(min_length=1)
+    split: SplitConfig = SplitConfig.model_validate({})
+    model: ModelConfig = ModelConfig.model_validate({})
+    tasks: dict[InputName, TaskConfig] = Field(min_length=1)
+    train: RecipeConfig = RecipeConfig.model_validate({})
+    init: Name | None = Field(None, description="a head whose stems and fusion to start from")
+    freeze: Literal["none", "stems", "fusion"] = Field("none", description="what of init stays: fusion is both")
+    shots: int | None = Field(None, gt=0, description="training rows a class of the first task; default: all")
+    device: str | None = Field(None, description="cpu, cuda ...; default: cuda where there is one")
+    checkpoint: float = Field(20.0, ge=0, description="seconds between checkpoints")
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _freeze_something(self) -> "TrainConfig":
+        if self.freeze != "none" and self.init is None:
+            raise ValueError(f"freeze {self.freeze} needs init, the head that is kept")
+        return self
+
+
+class EvaluateConfig(Run):
+    """A head -> figures beside baselines."""
+
+    head: Name
+    part: Literal["train", "validation", "test"] = "test"
+    missing: tuple[str, ...] = Field((), description="inputs to leave out, or each: every subset")
+    baselines: bool = True
+
+
+class PredictConfig(Job):
+    """Features -> what a head says of each sample, a Parquet a shard."""
+
+    head: Name
+    features: dict[InputName, str] = Field({}, description="input: feature set; default: those it was trained on")
+
+
+class ProjectConfig(Job):
+    """Features -> a head's output as features."""
+
+    head: Name
+    features: dict[InputName, str] = Field({}, description="input: feature set; default: those it was trained on")
+
+
+class ProbeConfig(Model):
+    """Features -> a linear probe (logistic regression)."""
+
+    dataset: str
+    features: tuple[str, ...] = Field(min_length=1, description="one feature set, or several side by side")
+    column: str = Field(description="the label")
+    labels: str | None = None
+    split: SplitConfig = SplitConfig.model_validate({})
+    shots: int | None = Field(None, gt=0, description="training rows a class; default: all")
+    seeds: int = Field(1, gt=0, description="draws of the shots")
+
+
+class SweepConfig(Job):
+    """One training config, many settings; `dataset` is where the heads go."""
+
+    name: Name
+    train: TrainConfig
+    over: dict[str, list[Any]] = Field({}, description="KEY: values, as train.lr: [0.001, 0.003]; all combinations")
+    seeds: int = Field(1, gt=0, description="seeds from that of the config on, of every setting")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("train"), dict):
+            return values
+        shared = {key: values[key] for key in ("dataset", "name") if key in values}
+        return values | {"train": shared | values["train"]}

@@ -1,0 +1,106 @@
+"""YAML, `--set` and flags to a config, and messages that name the key."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mmdata.errors import ConfigError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def load(
+    model: type[Config],
+    path: str | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """A config from a YAML file, `a.b=c` overrides and flags (None means not given).
+
+    Raises ConfigError that names the file, the key and the nearest name there is.
+    """
+    values = _read(path) if path else {}
+    for assignment in sets:
+        _assign(values, assignment)
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    return check(model, values | given, path or "the command line")
+
+
+def check(model: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """`values` as a config, or a ConfigError with one line for each wrong key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold keys and values")
+    return values
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {assignment}: write it as key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: {text!r} is not YAML: {error}") from error
+    try:
+        assign(values, key, value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {assignment}: {error}") from error
+
+
+def assign(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b` or `a.0` in a config that is not checked yet. ConfigError where there is no such place."""
+    *path, last = key.split(".")
+    here: Any = values
+    try:
+        for step in path:
+            if isinstance(here, dict) and here.get(step) is None:
+                here[step] = {}
+            here = here[int(step) if isinstance(here, list) else step]
+        here[int(last) if isinstance(here, list) else last] = value
+    except (TypeError, IndexError, ValueError) as error:
+        raise ConfigError(f"there is no place {key!r} in the config") from error
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    key = ".".join(str(step) for step in problem["loc"])
+    if not key:
+        return str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] != "extra_forbidden":
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"{key}: {message}" + (f", not {problem['input']!r}" if problem["type"] != "missing" else "")
+    names = _names(model, problem["loc"][:-1])
+    near = get_close_matches(str(problem["loc"][-1]), names, 1)
+    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}")
+
+
+def _names(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    """The keys there are at a place: steps are fields, keys of a dict, places of a list and tags of a union."""
+    here: Any = model
+    for step in map(str, path):
+        models = _models(here)
+        fields = [m.model_fields[step].annotation for m in models if step in m.model_fields]
+        tagged = [m for m in models if "type" in m.model_fields and step in get_args(m.model_fields["type"].annotation)]
+        here = next(iter([*fields, *tagged]), here)
+    return list(dict.fromkeys(name for m in _models(here) for name in m.model_fields))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]

@@ -1,0 +1,178 @@
+"""What a head must beat: the simplest predictors on the same rows, in the form of the task's own outputs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, RidgeCV
+
+from mmdata.fusion.align import fit_cca
+from mmdata.fusion.feed import Feed
+from mmdata.fusion.metrics import intervals
+from mmdata.fusion.probe import fit_probe
+from mmdata.fusion.splits import hash_share
+from mmdata.fusion.tasks import Align, Multiclass, Multilabel, Outputs, Regression, Task
+
+MOST = 20_000  # training rows that a baseline sees
+MOST_PAIRS = 20_000
+FOLDS = 4
+RIDGES = tuple(10.0**power for power in range(-2, 6))
+Matrix = NDArray[np.floating]
+Score = Callable[[NDArray[np.int64]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A predictor's main figure with its 95% interval; of a baseline also the head's lead, on the same rows."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    lead: float | None = None
+    lead_low: float | None = None
+    lead_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Standardised features, the mean over tokens, zero where missing, and who has them."""
+
+    x: dict[str, Matrix]  # (n, dim)
+    present: dict[str, NDArray[np.bool_]]  # (n,)
+
+    @property
+    def all(self) -> Matrix:
+        """All inputs side by side."""
+        return np.concatenate([self.x[name] for name in sorted(self.x)], axis=1)
+
+
+@torch.no_grad()
+def features(model: torch.nn.Module, feed: Feed, rows: NDArray[np.int64]) -> Rows:
+    """The features of some rows as the head's own standardisers see them."""
+    model.eval()
+    states = [model(batch.inputs) for batch in feed.batches(torch.from_numpy(rows), 4096)]
+    names = states[0].standard
+    return Rows(
+        {name: torch.cat([state.standard[name] for state in states]).cpu().numpy() for name in names},
+        {name: torch.cat([state.present[name] for state in states]).cpu().numpy() for name in names},
+    )
+
+
+def baselines(task: Task, parts: Mapping[str, tuple[Rows, NDArray[Any]]]) -> dict[str, Outputs]:
+    """Outputs of every baseline that the task has, for the rows of the part `asked`; `train` and `validation` fit it.
+
+    A part is its rows and the task's targets.
+    """
+    maker: Callable[..., dict[str, Outputs]] | None = MAKERS.get(type(task))
+    return maker(task, **parts) if maker else {}
+
+
+def standings(task: Task, head: Outputs, others: Mapping[str, Outputs], target: NDArray[Any]) -> list[Standing]:
+    """The main figure of the head and of each baseline with its interval, and the lead of the head, paired.
+
+    A baseline that has some of the outputs (CCA of two of three inputs) is compared with the head on those.
+    """
+    score, rows = task.resampled(head, target)
+    if not rows:
+        return []
+    found = [Standing("this head", score(np.arange(rows)), *intervals([score], rows)[0])]
+    for name, outputs in others.items():
+        ours, rows = task.resampled({key: head[key] for key in outputs}, target)
+        theirs, _ = task.resampled(outputs, target)
+        everything = np.arange(rows)
+        range_, lead = intervals([theirs, _difference(ours, theirs)], rows)
+        value = theirs(everything)
+        found.append(Standing(name, value, *range_, ours(everything) - value, *lead))
+    return found
+
+
+def _difference(ours: Score, theirs: Score) -> Score:
+    return lambda drawn: ours(drawn) - theirs(drawn)
+
+
+def verdict(found: list[Standing]) -> str:
+    """Whether the head beats the baseline that it leads least, said out loud."""
+    if len(found) < 2:
+        return "there is no baseline for this task"
+    best = min(found[1:], key=lambda one: one.lead or 0.0)
+    how = "beats" if (best.lead_low or 0.0) > 0 else "does NOT beat"
+    lead = f"lead {best.lead:+.3f}, 95% {best.lead_low:+.3f} to {best.lead_high:+.3f}"
+    return f"{how} the best baseline, {best.name} ({best.value:.3f}): {lead}"
+
+
+def _some(part: tuple[Rows, NDArray[Any]], kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    places = np.flatnonzero(kept)
+    places = np.sort(np.random.default_rng(0).permutation(places)[:MOST])
+    return places, part[1][places]
+
+
+def _multiclass(task: Multiclass, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
+    count = len(task.classes)
+    places, y = _some(train, train[1] >= 0)
+    judged, yv = _some(validation, validation[1] >= 0)
+    share = np.bincount(y, minlength=count) / len(y)
+    found: dict[str, Outputs] = {"majority": {"probability": np.tile(share, (len(asked[1]), 1))}}
+    for name, (x, xv, xa) in _views(train[0], validation[0], asked[0]).items():
+        probe = fit_probe(x[places], y, xv[judged], yv, fine=False)
+        found[f"{name}, logistic regression"] = {"probability": probe.probability(xa, count)}
+    return found
+
+
+def _multilabel(task: Multilabel, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
+    places, y = _some(train, ~np.isnan(train[1]).any(1))
+    found: dict[str, Outputs] = {"majority": {"probability": np.tile(y.mean(0), (len(asked[1]), 1))}}
+    for name, (x, _, xa) in _views(train[0], validation[0], asked[0]).items():
+        columns = [_binary(x[places], y[:, i], xa) for i in range(y.shape[1])]
+        found[f"{name}, logistic regression"] = {"probability": np.stack(columns, axis=1)}
+    return found
+
+
+def _binary(x: Matrix, y: NDArray[Any], asked: Matrix) -> NDArray[Any]:
+    if len(np.unique(y)) < 2:
+        return np.full(len(asked), y[0])
+    model = LogisticRegression(C=1 / x.shape[1], max_iter=200).fit(x, y)
+    return np.asarray(model.predict_proba(asked)[:, 1])
+
+
+def _regression(task: Regression, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
+    places, y = _some(train, ~np.isnan(train[1]))
+    found: dict[str, Outputs] = {"mean": {"value": np.full(len(asked[1]), task.mean)}}
+    for name, (x, _, xa) in _views(train[0], validation[0], asked[0]).items():
+        model = RidgeCV(alphas=RIDGES).fit(x[places], y)
+        found[f"{name}, ridge regression"] = {"value": model.predict(xa) * task.scale + task.mean}
+    return found
+
+
+def _views(*parts: Rows) -> dict[str, tuple[Matrix, ...]]:
+    views = {name: tuple(part.x[name] for part in parts) for name in parts[0].x}
+    return views | ({"all inputs": tuple(part.all for part in parts)} if len(views) > 1 else {})
+
+
+def _align(task: Align, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
+    """Closed-form CCA, its ridges chosen by cross-validation on train; for more than two inputs, of the first two."""
+    rows, target = train
+    found = {}
+    for one, other in combinations(task.between, 2):
+        both = np.flatnonzero(rows.present[one] & rows.present[other])[:MOST_PAIRS]
+        groups = [str(group) for group in target[both]]
+        folds = np.array([int(FOLDS * hash_share(f"fold:{group}")) for group in groups])
+        fit = fit_cca(rows.x[one][both], rows.x[other][both], groups, folds, 128)
+        sides = {one: fit.left, other: fit.right}
+        found[f"CCA of {one} and {other}"] = {
+            name: np.where(asked[0].present[name][:, None], sides[name].project(asked[0].x[name]), np.nan)
+            for name in (one, other)
+        }
+    return found
+
+
+MAKERS: dict[type, Callable[..., dict[str, Outputs]]] = {
+    Multiclass: _multiclass,
+    Multilabel: _multilabel,
+    Regression: _regression,
+    Align: _align,
+}

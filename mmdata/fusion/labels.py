@@ -1,0 +1,106 @@
+"""Labels of a pack's rows: from its metadata, or from a table beside it."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+from torch import Tensor
+
+from mmdata.errors import ConfigError
+from mmdata.fusion.splits import Part, Parts
+from mmdata.fusion.tasks import TASKS
+from mmdata.storage.tables import concat
+
+READERS = {
+    "csv": pyarrow.csv.read_csv,
+    "jsonl": pyarrow.json.read_json,
+    "parquet": pyarrow.parquet.read_table,
+}
+
+
+def read_labels(path: str) -> pa.Table:
+    """A table of labels with a column `key`. ConfigError when it is none, or has a key twice."""
+    suffix = path.rpartition(".")[2]
+    if suffix not in READERS:
+        raise ConfigError(f"{path}: labels are a table that ends in .{', .'.join(READERS)}")
+    try:
+        table = READERS[suffix](path)
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if "key" not in table.column_names or len(pc.unique(table["key"])) != len(table):
+        raise ConfigError(f"{path} needs a column 'key' in which every sample comes once")
+    return table.set_column(table.column_names.index("key"), "key", table["key"].cast(pa.string()))
+
+
+def add_labels(rows: pa.Table, tables: Mapping[int, pa.Table]) -> pa.Table:
+    """Rows with the columns of the table of their source, joined by key; they go over metadata of the same name."""
+    if not tables:
+        return rows
+    sources = range(pc.max(rows["source"]).as_py() + 1)
+    pieces = [(rows.filter(pc.equal(rows["source"], source)), tables.get(source)) for source in sources]
+    return concat([piece if table is None else _joined(piece, table) for piece, table in pieces])
+
+
+def _joined(rows: pa.Table, table: pa.Table) -> pa.Table:
+    place = pc.index_in(rows["key"], table["key"])
+    names = [name for name in table.column_names if name != "key"]
+    rows = rows.drop_columns([name for name in names if name in rows.column_names])
+    for name in names:
+        rows = rows.append_column(name, table[name].take(place))
+    return rows
+
+
+def column(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column of the rows; ConfigError that names the nearest one when it is not there."""
+    if name in rows.column_names:
+        return rows[name]
+    near = get_close_matches(name, rows.column_names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(rows.column_names)}"
+    raise ConfigError(f"the samples have no column {name!r}; {hint}")
+
+
+def groups(rows: pa.Table, name: str) -> list[str]:
+    """The value of a column for each row, its key where that is empty."""
+    values = column(rows, name).cast(pa.string())
+    return pc.coalesce(values, rows["key"]).to_pylist()  # type: ignore[no-any-return]
+
+
+def encode(
+    rows: pa.Table,
+    columns: Mapping[str, tuple[str, str | None]],
+    parts: Parts,
+    seen: Sequence[Part],
+    known: Mapping[str, Any],
+) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """Facts and targets of each task: `columns` says its type and column, `known` the facts that are learned already.
+
+    Only labels of the parts in `seen` are read, whatever else the table holds; facts are learned from train.
+    """
+    shown = np.zeros(len(rows), bool)
+    for part in seen:
+        shown[parts[part]] = True
+    facts, targets = {}, {}
+    for name, (type_, label) in columns.items():
+        labels = column(rows, label) if label else rows["key"]
+        labels = pc.if_else(pa.array(shown), labels, pa.scalar(None, labels.type))
+        task = TASKS[type_]
+        try:
+            facts[name] = known[name] if name in known else task.learn(labels.take(pa.array(parts[Part.TRAIN])))
+            targets[name] = task.encode(labels, facts[name])
+        except ConfigError as error:
+            raise ConfigError(f"task {name!r}, column {label!r}: {error}") from error
+    return facts, targets
+
+
+def shots(target: Tensor, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """At most `count` of the rows of each class, drawn by `seed`."""
+    mixed = np.random.default_rng([seed, count]).permutation(rows)
+    classes = target.numpy()[mixed]
+    chosen = [mixed[classes == one][:count] for one in np.unique(classes[classes >= 0])]
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,120 @@
+"""Tasks that learn from what belongs together: one space for several inputs, and whether two match."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmdata.fusion import losses, metrics
+from mmdata.fusion.tasks.task import (
+    Context,
+    Outputs,
+    Resampled,
+    State,
+    encode_groups,
+    learn_nothing,
+    of_drawn_rows,
+    of_means,
+)
+
+
+class Align(nn.Module):
+    """Brings inputs into one space: a tower an input, a contrastive loss a pair of inputs.
+
+    `loss` is infonce (CLIP, Radford et al. 2021) or siglip (Zhai et al. 2023); `fusemix` is the parameter of the
+    Beta distribution of FuseMix (Vouitsis et al. 2024, arXiv 2312.10144), 0 for none: both sides of a pair are mixed
+    with those of another pair, with the same share.
+    """
+
+    main = "mean R@10"
+    learn = staticmethod(learn_nothing)
+    encode = staticmethod(encode_groups)
+
+    def __init__(
+        self,
+        context: Context,
+        between: Sequence[str],
+        loss: str = "infonce",
+        dim: int = 128,
+        layers: int = 0,
+        fusemix: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.between, self.fusemix = sorted(between), fusemix
+        self.towers = nn.ModuleDict(
+            {name: losses.Tower(context.dim, dim, layers, context.dropout) for name in self.between}
+        )
+        self.contrast = losses.CONTRASTS[loss]()
+
+    def loss(self, state: State, target: Tensor) -> Tensor:
+        total = state.fused.sum() * 0
+        for one, other in combinations(self.between, 2):
+            rows = torch.nonzero(state.present[one] & state.present[other])[:, 0]
+            if len(rows) < 2:
+                continue
+            x, y, group = state.pooled(one)[rows], state.pooled(other)[rows], target[rows]
+            if self.fusemix:
+                x, y, group = losses.fusemix(x, y, self.fusemix)
+            total = total + self.contrast(self.towers[one](x), self.towers[other](y), group)
+        return total / len(list(combinations(self.between, 2)))
+
+    def outputs(self, state: State) -> dict[str, Tensor]:
+        found = {name: self.towers[name](state.pooled(name)) for name in self.between}
+        # a row that lacks an input has no place in the space
+        return {name: torch.where(state.present[name][:, None], found[name], torch.nan) for name in self.between}
+
+    def scores(self, outputs: Outputs, target: NDArray[Any]) -> dict[str, float]:
+        return metrics.alignment({name: outputs[name] for name in self.between if name in outputs}, target)
+
+    def resampled(self, outputs: Outputs, target: NDArray[Any]) -> Resampled:
+        return of_means(
+            metrics.alignment_hits({name: outputs[name] for name in self.between if name in outputs}, target)
+        )
+
+    def columns(self, outputs: Outputs) -> dict[str, pa.Array]:
+        return {}
+
+
+class Match(nn.Module):
+    """Whether two inputs belong together: true pairs against pairs mixed within the batch, on the fused state."""
+
+    main = "auroc"
+    learn = staticmethod(learn_nothing)
+    encode = staticmethod(encode_groups)
+
+    def __init__(self, context: Context, between: Sequence[str]) -> None:
+        super().__init__()
+        self.first, self.second = between
+        self.out = nn.Linear(context.dim, 1)
+
+    def _mixed(self, state: State, partner: Tensor) -> Tensor:
+        tokens, mask = state.parts[self.second]
+        parts = state.parts | {self.second: (tokens[partner], mask[partner])}
+        return self.out(state.fuse(parts, state.present))[:, 0]  # type: ignore[no-any-return]
+
+    def loss(self, state: State, target: Tensor) -> Tensor:
+        both = state.present[self.first] & state.present[self.second]
+        partner = torch.randperm(len(target), device=target.device)
+        right = self._mixed(state, torch.arange(len(target), device=target.device))
+        wrong = self._mixed(state, partner)
+        usable = both & both[partner] & (target != target[partner])
+        truth = torch.cat([torch.where(both, 1.0, torch.nan), torch.where(usable, 0.0, torch.nan)])
+        return losses.masked_bce(torch.cat([right, wrong]), truth)
+
+    def outputs(self, state: State) -> dict[str, Tensor]:
+        count = len(state.fused)
+        own = torch.arange(count, device=state.fused.device)
+        return {"probability": self._mixed(state, own).sigmoid(), "mixed": self._mixed(state, own.roll(1)).sigmoid()}
+
+    def scores(self, outputs: Outputs, target: NDArray[Any]) -> dict[str, float]:
+        return metrics.separation(outputs["probability"], outputs["mixed"])
+
+    def resampled(self, outputs: Outputs, target: NDArray[Any]) -> Resampled:
+        return of_drawn_rows(self.scores, self.main, outputs, target)
+
+    def columns(self, outputs: Outputs) -> dict[str, pa.Array]:
+        return {"probability": pa.array(outputs["probability"])}

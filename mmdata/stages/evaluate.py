@@ -1,0 +1,107 @@
+"""A head on rows that it has not seen, beside its baselines: figures, intervals and `report.md`."""
+
+from itertools import combinations
+
+import orjson
+import torch
+
+from mmdata.config import EvaluateConfig, TrainConfig, check
+from mmdata.errors import ConfigError
+from mmdata.fusion.feed import Feed, plan
+from mmdata.fusion.heads import Head, read_head, read_metrics
+from mmdata.fusion.model import FusionModel
+from mmdata.fusion.report import calibration_picture, confusion_picture, curves_picture, report
+from mmdata.fusion.splits import Part
+from mmdata.fusion.tasks import Multiclass
+from mmdata.fusion.train import collect, figures
+from mmdata.fusion.trained import load_model
+from mmdata.stages import Evaluation
+from mmdata.stages.compare import comparison
+from mmdata.stages.learning import Lesson, lesson
+from mmdata.stages.train import pick_device
+from mmdata.storage.dataset import Dataset, head_folder
+
+EACH = "each"
+
+
+def evaluate(config: EvaluateConfig) -> Evaluation:
+    """Judge a trained head, and write `evaluation.PART.json`, `report.md` and its pictures beside it.
+
+    Raises NotFound without the head or its features, Conflict when features are of other encoders than the head's,
+    ConfigError for a closed-form alignment and when the part has no rows.
+    """
+    dataset = Dataset.open(config.dataset)
+    head = read_head(dataset, config.head)
+    model = load_model(head, pick_device(None))
+    part = Part(config.part)
+    one = _lesson(config.dataset, head, part)
+    rows = torch.from_numpy(one.parts[part])
+    if not len(rows):
+        raise ConfigError(f"the split of the head {head.name!r} has no rows for {part}")
+    device = pick_device(None)
+    feed = Feed(one.pack, one.targets, plan(one.pack.nbytes, device), device)
+    result = Evaluation(
+        head=head.name,
+        part=part.value,
+        rows=len(rows),
+        figures=figures(model, feed, rows),
+        beside=comparison(model, feed, one, part) if config.baselines else {},
+        missing={
+            " and ".join(left): figures(model, feed, rows, without=left)
+            for left in _left_out(config.missing, list(head.inputs))
+        },
+        where=f"{dataset.store.where(head_folder(head.name))}/report.md",
+    )
+    _write(dataset, result, _pictures(dataset, head, model, feed, one, part))
+    return result
+
+
+def _lesson(dataset: str, head: Head, part: Part) -> Lesson:
+    made_from = head.made_from["config"]
+    config = check(TrainConfig, {**made_from, "dataset": dataset, "name": head.name}, f"head {head.name!r}")
+    known = {name: task["facts"] for name, task in head.model["tasks"].items()}
+    one = lesson(config, tuple({Part.TRAIN, Part.VALIDATION, part}), known)
+    for name, input_ in one.pack.inputs.items():
+        head.check_input(name, input_.card)
+    return one
+
+
+def _left_out(asked: tuple[str, ...], inputs: list[str]) -> list[tuple[str, ...]]:
+    """The sets of inputs to leave out: those named, together; for `each`, every set that leaves one at least."""
+    if asked == (EACH,):
+        return [left for count in range(1, len(inputs)) for left in combinations(inputs, count)]
+    unknown = [name for name in asked if name not in inputs]
+    if unknown or len(asked) == len(inputs):
+        raise ConfigError(f"--missing takes {EACH}, or some of {', '.join(inputs)} but not all")
+    return [asked] if asked else []
+
+
+def _pictures(
+    dataset: Dataset, head: Head, model: FusionModel, feed: Feed, one: Lesson, part: Part
+) -> dict[str, bytes]:
+    pictures = {"curves.png": curves_picture(read_metrics(dataset, head.name)["history"])}
+    for name, (outputs, target) in collect(model, feed, torch.from_numpy(one.parts[part])).items():
+        task, labelled = model.task(name), target >= 0
+        if isinstance(task, Multiclass) and labelled.any():
+            probability, truth = outputs["probability"][labelled], target[labelled]
+            pictures[f"{name}.confusion.png"] = confusion_picture(probability, truth, [str(c) for c in task.classes])
+            pictures[f"{name}.calibration.png"] = calibration_picture(probability, truth)
+    return pictures
+
+
+def _write(dataset: Dataset, result: Evaluation, pictures: dict[str, bytes]) -> None:
+    folder = head_folder(result.head)
+    facts = {
+        "rows": result.rows,
+        "figures": result.figures,
+        "beside": result.beside,
+        "missing": result.missing,
+    }
+    text = report(f"{result.head}, {result.part}", facts, sorted(pictures))
+    files = {
+        f"evaluation.{result.part}.json": orjson.dumps(facts, option=orjson.OPT_INDENT_2),
+        "report.md": text.encode(),
+        **pictures,
+    }
+    for name, content in files.items():
+        dataset.store.replace(f"{folder}/{name}", content)

@@ -1,0 +1,106 @@
+"""What a training config means: rows, parts, labels, and the architecture of the head."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from mmdata.config import TrainConfig
+from mmdata.config.learn import SplitConfig
+from mmdata.errors import ConfigError
+from mmdata.fusion.labels import add_labels, column, encode, groups, read_labels, shots
+from mmdata.fusion.model import Architecture, TaskFacts
+from mmdata.fusion.operators import default_operator
+from mmdata.fusion.pack import Pack, Source, cache_folder, make_pack
+from mmdata.fusion.splits import Part, Parts, check_apart, split_by_column, split_by_hash
+from mmdata.storage.dataset import Dataset
+
+OWN = ("type", "weight", "column")  # keys of a task that are not its options
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Rows and labels of a training config. `targets` have no label of a part that was not asked for."""
+
+    pack: Pack
+    rows: pa.Table  # of the pack, with the labels of tables
+    parts: Parts
+    facts: dict[str, dict[str, Any]]  # what each task has learned from the labels
+    targets: dict[str, Tensor]
+
+
+def lesson(config: TrainConfig, seen: tuple[Part, ...], known: dict[str, dict[str, Any]] | None = None) -> Lesson:
+    """Read features and labels, of the parts in `seen`. `known` are facts that a head has learned before.
+
+    Raises ConfigError for a column that is not there, labels that fit no task, an empty part, and a caption (or
+    what else `split.apart` names) on two sides of the split.
+    """
+    pack = read_pack(config)
+    tables = {number: read_labels(one.labels) for number, one in enumerate(config.data) if one.labels}
+    rows = add_labels(pack.rows, tables)
+    parts = split(rows, config.split)
+    columns = {name: (task.type, getattr(task, "column", None)) for name, task in config.tasks.items()}
+    facts, targets = encode(rows, columns, parts, seen, known or {})
+    if config.shots:
+        first, task = next(iter(config.tasks.items()))
+        if task.type != "multiclass":
+            raise ConfigError(f"shots counts rows a class, and the first task, {first!r}, is {task.type}")
+        kept = shots(targets[first], parts[Part.TRAIN], config.shots, config.train.seed)
+        parts = parts | {Part.TRAIN: kept}
+    return Lesson(pack, rows, parts, facts, targets)
+
+
+def read_pack(config: TrainConfig) -> Pack:
+    """The pack of the config's features."""
+    sources = [Source(Dataset.open(one.dataset or config.dataset), one.features) for one in config.data]
+    return make_pack(sources, cache_folder())
+
+
+def split(rows: pa.Table, config: SplitConfig) -> Parts:
+    """The parts of the rows. ConfigError when one is empty or two share what they must not."""
+    if config.column is not None:
+        parts = split_by_column(column(rows, config.column).to_pylist(), config.column)
+    else:
+        shares = {Part.VALIDATION: config.validation, Part.TEST: config.test}
+        parts = split_by_hash(groups(rows, config.group), shares, config.seed)
+    empty = [part.value for part in (Part.TRAIN, Part.VALIDATION) if not len(parts[part])]
+    if empty:
+        raise ConfigError(f"the split leaves no row for {' and '.join(empty)}; see split in the config")
+    for name in config.apart:
+        if name in rows.column_names and rows[name].null_count < len(rows):
+            check_apart(parts, name, rows[name])
+    return parts
+
+
+def architecture(config: TrainConfig, one: Lesson) -> Architecture:
+    """The head that a config asks for."""
+    inputs = {name: int(input_.values.shape[1]) for name, input_ in one.pack.inputs.items()}
+    tokens = tuple(name for name, input_ in one.pack.inputs.items() if input_.tokens)
+    tasks = {}
+    for name, task in config.tasks.items():
+        options = {key: value for key, value in task.model_dump(mode="json").items() if key not in OWN}
+        _check_inputs(name, options, list(inputs))
+        tasks[name] = TaskFacts(task.type, task.weight, options, one.facts[name])
+    model = config.model
+    fusion = model.fusion or default_operator(len(inputs), bool(tokens))
+    return Architecture(inputs, tokens, fusion, model.dim, model.layers, model.dropout, tasks)
+
+
+def _check_inputs(name: str, options: dict[str, Any], inputs: list[str]) -> None:
+    unknown = [one for one in (*options.get("between", ()), *options.get("alpha", {})) if one not in inputs]
+    if unknown:
+        raise ConfigError(f"tasks.{name} names {', '.join(unknown)}; the inputs are {', '.join(inputs)}")
+
+
+def label_counts(config: TrainConfig, one: Lesson) -> dict[str, dict[str, int]]:
+    """Labelled rows of each task by part; of test nothing is known while a head trains."""
+    found = {}
+    for name, task in config.tasks.items():
+        if getattr(task, "column", None) is None or task.type in ("align", "match"):
+            continue
+        target = one.targets[name].numpy()
+        has = target >= 0 if target.dtype.kind == "i" else ~np.isnan(target).reshape(len(target), -1).any(1)
+        found[name] = {part.value: int(has[one.parts[part]].sum()) for part in (Part.TRAIN, Part.VALIDATION)}
+    return found

@@ -1,0 +1,356 @@
+"""The verbs that learn, on a small dataset: train, evaluate, predict, project, probe, sweep."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import HERE
+from tiny_features import vectors_of
+
+from mmdata.cluster import Resources
+from mmdata.config import (
+    EvaluateConfig,
+    IndexConfig,
+    PredictConfig,
+    ProbeConfig,
+    ProjectConfig,
+    SweepConfig,
+    TrainConfig,
+    check,
+)
+from mmdata.errors import ConfigError, Conflict
+from mmdata.fusion.heads import read_head, read_metrics
+from mmdata.retrieval.search import open_index
+from mmdata.stages.evaluate import evaluate
+from mmdata.stages.index import index
+from mmdata.stages.predict import predict
+from mmdata.stages.probe import probe
+from mmdata.stages.project import project
+from mmdata.stages.sweep import sweep
+from mmdata.stages.train import describe_training, train_head
+from mmdata.storage.dataset import Dataset
+from mmdata.storage.features import Features, vectors
+from mmdata.types import Modality
+
+ROWS = 400
+HALF = 2e-3  # what float16 keeps of a fused state
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
+
+
+def dataset_of(folder: Path, spoiled_test: bool = False) -> Dataset:
+    """Pictures of three kinds and texts of most of them; with `spoiled_test` the labels of test are wrong."""
+    random = np.random.default_rng(0)
+    kind = random.integers(0, 3, ROWS)
+    shared = random.normal(size=(ROWS, 6))
+    views = {"pictures": 10, "words": 8}
+    part = np.array(["train", "validation", "test"])[np.arange(ROWS) % 10 // 4]
+    label = np.where((part == "test") & spoiled_test, 2 - kind, kind)
+    for name, dim in views.items():
+        x = np.concatenate([2 * np.eye(3)[kind], shared], axis=1) @ random.normal(size=(9, dim))
+        x = (x + 0.3 * random.normal(size=x.shape)).astype(np.float16)
+        rows = np.arange(ROWS if name == "pictures" else ROWS - 60)
+        vectors_of(
+            folder,
+            name,
+            x[rows],
+            [f"k{row:04d}" for row in rows],
+            Modality.IMAGE if name == "pictures" else Modality.TEXT,
+            caption=[f"caption {row}" for row in rows],
+            kind=[["cat", "dog", "owl"][k] for k in label[rows]],
+            size=(shared[:, 0] * 5 + 20)[rows],
+            part=part[rows],
+        )
+    return Dataset.open(str(folder))
+
+
+def config_of(dataset: Dataset, **changes: Any) -> TrainConfig:
+    values = {
+        "dataset": dataset.url,
+        "name": "kinds",
+        "data": {"features": {"image": "pictures", "text": "words"}},
+        "split": {"column": "part"},
+        "model": {"dim": 32},
+        "tasks": {
+            "kind": {"type": "multiclass", "column": "kind"},
+            "size": {"type": "regression", "column": "size"},
+        },
+        "train": {"epochs": 20, "batch": 32, "lr": 4e-3},
+        "device": "cpu",
+    }
+    return check(TrainConfig, values | changes, "the test")
+
+
+ALIGN = {"common": {"type": "align", "between": ["image", "text"], "dim": 8}}
+
+
+# train
+
+
+def test_a_dry_run_says_what_would_be_trained_on(tmp_path: Path) -> None:
+    plan = describe_training(config_of(dataset_of(tmp_path)))
+    assert plan["rows"] == {"train": 160, "validation": 160, "test": 80}
+    assert plan["coverage"] == {"image": 1.0, "text": 0.85}
+    assert plan["labels"]["kind"] == {"train": 160, "validation": 160}
+    assert plan["classes"] == {"kind": 3}
+    assert plan["fusion"] == "concat_mlp"
+    assert plan["monitor"] == "kind/accuracy"
+    assert plan["features"].startswith("resident: 0.0 MiB of features")
+    assert not (tmp_path / "heads").exists()
+
+
+def test_a_head_is_trained_once_and_judged_beside_its_baselines(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    first = train_head(config_of(dataset))
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "heads/kinds").iterdir()}
+    assert train_head(config_of(dataset)).facts == first.facts
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "heads/kinds").iterdir()} == written
+    assert sorted(path.name for path in written) == ["head.json", "head.safetensors", "metrics.json"]
+
+    found = evaluate(EvaluateConfig(dataset=dataset.url, head="kinds", missing=("each",)))
+    assert found.rows == 80
+    assert found.figures["kind/accuracy"] > 0.9
+    names = [one["name"] for one in found.beside["kind"]["table"]]
+    assert names == [
+        "this head",
+        "majority",
+        "image, logistic regression",
+        "text, logistic regression",
+        "all inputs, logistic regression",
+    ]
+    assert [one["name"] for one in found.beside["size"]["table"]][1:3] == ["mean", "image, ridge regression"]
+    for one in found.beside["kind"]["table"]:
+        assert one["low"] <= one["value"] <= one["high"]
+    assert "the best baseline" in found.beside["kind"]["verdict"]
+    assert list(found.missing) == ["image", "text"]
+    assert found.missing["image"]["kind/accuracy"] > 0.7  # the text is left, where there is one
+    report = (tmp_path / "heads/kinds/report.md").read_text()
+    assert found.beside["kind"]["verdict"] in report
+    assert "| image |" in report
+    for picture in ("curves.png", "kind.confusion.png", "kind.calibration.png"):
+        assert picture in report
+        assert (tmp_path / "heads/kinds" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_head_that_does_not_beat_its_baseline_says_so(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset, train={"epochs": 1, "lr": 1e-6}))
+    found = evaluate(EvaluateConfig(dataset=dataset.url, head="kinds"))
+    assert found.beside["kind"]["verdict"].startswith("does NOT beat the best baseline")
+
+
+def test_labels_of_test_cannot_change_a_head(tmp_path: Path) -> None:
+    heads = []
+    for name, spoiled in (("right", False), ("wrong", True)):
+        dataset = dataset_of(tmp_path / name, spoiled_test=spoiled)
+        train_head(config_of(dataset))
+        heads.append(read_head(dataset, "kinds").sha256)
+    assert heads[0] == heads[1]
+
+
+def test_another_config_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset))
+    with pytest.raises(Conflict, match="choose another --name, or --overwrite"):
+        train_head(config_of(dataset, model={"dim": 16}))
+    train_head(config_of(dataset, model={"dim": 16}, overwrite=True))
+    assert read_head(dataset, "kinds").model["dim"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": {"k": {"type": "multiclass", "column": "kinds"}}}, "have no column 'kinds'; did you mean 'kind'"),
+        ({"tasks": {"k": {"type": "regression", "column": "kind"}}}, "task 'k', column 'kind': a regression column"),
+        ({"tasks": {"k": {"type": "align", "between": ["image", "sound"]}}}, "tasks.k names sound; the inputs are"),
+        (
+            {"shots": 3, "tasks": {"k": {"type": "regression", "column": "size"}}},
+            "shots counts rows a class, and the first task, 'k', is regression",
+        ),
+        ({"split": {"validation": 0.0}}, "the split leaves no row for validation"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_with_its_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_head(config_of(dataset_of(tmp_path), **changes))
+
+
+def test_labels_come_from_a_table_and_rows_without_one_train_other_tasks(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    (tmp_path / "labels.csv").write_text("key,grade\n" + "".join(f"k{row:04d},{row % 2}\n" for row in range(100)))
+    data = {"features": {"image": "pictures"}, "labels": str(tmp_path / "labels.csv")}
+    tasks = {
+        "kind": {"type": "multiclass", "column": "kind"},
+        "grade": {"type": "multiclass", "column": "grade"},
+    }
+    config = config_of(dataset, data=data, tasks=tasks)
+    assert describe_training(config)["labels"] == {
+        "kind": {"train": 160, "validation": 160},
+        "grade": {"train": 40, "validation": 40},
+    }
+    train_head(config)
+    assert read_metrics(dataset, "kinds")["validation"]["kind/accuracy"] > 0.8
+
+
+def test_two_datasets_train_one_head_each_with_its_own_task(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path / "one")
+    random = np.random.default_rng(1)
+    values = np.load(tmp_path / "x.npy") if (tmp_path / "x.npy").exists() else random.normal(size=(60, 5))
+    other = vectors_of(
+        tmp_path / "two",
+        "sounds",
+        values.astype(np.float32),
+        modality=Modality.AUDIO,
+        loud=(values[:, 0] > 0).astype(int),
+        part=np.array(["train", "validation"])[np.arange(60) % 2],
+    )
+    data = [{"features": {"image": "pictures"}}, {"dataset": other.dataset.url, "features": {"audio": "sounds"}}]
+    tasks = {
+        "kind": {"type": "multiclass", "column": "kind"},
+        "loud": {"type": "multiclass", "column": "loud"},
+    }
+    config = config_of(dataset, data=data, tasks=tasks, train={"epochs": 15, "batch": 32, "lr": 4e-3})
+    assert describe_training(config)["coverage"] == pytest.approx({"image": 400 / 460, "audio": 60 / 460}, abs=1e-3)
+    train_head(config)
+    figures = read_metrics(dataset, "kinds")["validation"]
+    assert figures["kind/accuracy"] > 0.85
+    assert figures["loud/accuracy"] > 0.8
+
+
+def test_a_new_task_on_the_frozen_stems_of_another_head(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset))
+    tasks = {"size": {"type": "regression", "column": "size"}}
+    train_head(config_of(dataset, name="sizes", init="kinds", freeze="stems", tasks=tasks))
+    old, new = (read_head(dataset, name).tensors for name in ("kinds", "sizes"))
+    stems = [name for name in old if name.startswith("stems.")]
+    assert stems
+    assert all(np.array_equal(old[name], new[name]) for name in stems)
+    assert not np.array_equal(old["fusion.steps.0.weight"], new["fusion.steps.0.weight"])
+
+
+@pytest.mark.slow
+def test_a_process_killed_with_signal_9_goes_on_to_the_same_head(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train = {"epochs": 60, "batch": 16, "lr": 1e-3, "patience": 60}
+    config = config_of(dataset, name="cut", train=train, checkpoint=0).model_dump(mode="json")
+    (tmp_path / "cut.yaml").write_text(json.dumps(config))
+    command = [sys.executable, "-c", "from mmdata.cli import main; main()", "train", str(tmp_path / "cut.yaml")]
+    checkpoint = tmp_path / "heads/cut/checkpoint.safetensors"
+    for _ in range(2):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not checkpoint.exists():
+            time.sleep(0.05)
+        time.sleep(1.0)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -9
+    subprocess.run(command, check=True, capture_output=True)
+    train_head(config_of(dataset, name="whole", train=train))
+    assert read_head(dataset, "cut").sha256 == read_head(dataset, "whole").sha256
+    assert not checkpoint.exists()
+
+
+# predict, project, search
+
+
+def test_predictions_are_what_the_head_says_and_are_made_once(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset))
+    summary = predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE)
+    assert (summary.rows_in, summary.rows_out) == (400, 400)
+    table = pq.read_table(tmp_path / "predictions/kinds/000000.parquet")
+    assert table.column_names == ["id", "key", "kind", "kind.probability", "size"]
+    assert table["key"].to_pylist() == [f"k{row:04d}" for row in range(ROWS)]
+    truth = dict(zip(*(Features(dataset, "pictures").to_arrow()[c].to_pylist() for c in ("key", "kind")), strict=True))
+    right = [truth[k] == said for k, said in zip(table["key"].to_pylist(), table["kind"].to_pylist(), strict=True)]
+    assert np.mean(right) > 0.9
+    assert predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE).rows_now == 0
+    train_head(config_of(dataset, model={"dim": 16}, overwrite=True))
+    with pytest.raises(Conflict, match="make it again with --overwrite"):
+        predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE)
+
+
+def test_workers_predict_what_this_process_predicts(tmp_path: Path, local_ray: None) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset))
+    predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE)
+    here = (tmp_path / "predictions/kinds/000000.parquet").read_bytes()
+    predict(PredictConfig(dataset=dataset.url, head="kinds", overwrite=True), Resources(workers=1))
+    assert (tmp_path / "predictions/kinds/000000.parquet").read_bytes() == here
+
+
+def test_features_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset))
+    vectors_of(tmp_path, "others", np.ones((3, 10), np.float16))
+    with pytest.raises(Conflict, match="the input 'image' of the head 'kinds' takes 'vectors:pictures'"):
+        predict(PredictConfig(dataset=dataset.url, head="kinds", features={"image": "others"}), HERE)
+
+
+def test_an_aligned_head_projects_each_input_and_a_row_finds_its_other_side(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset, tasks=ALIGN, train={"epochs": 15, "batch": 80, "lr": 4e-3}))
+    summary = project(ProjectConfig(dataset=dataset.url, head="kinds"), HERE)
+    assert summary.facts["features"] == ["kinds.image", "kinds.text"]
+    image, text = (Features(dataset, f"kinds.{name}") for name in ("image", "text"))
+    assert (len(image.to_arrow()), len(text.to_arrow())) == (400, 340)
+    assert image.card.space == text.card.space == f"head:kinds@{read_head(dataset, 'kinds').sha256[:12]}"
+    assert np.linalg.norm(vectors(text.to_arrow()).astype(np.float32), axis=1) == pytest.approx(np.ones(340), abs=HALF)
+    index(IndexConfig(dataset=dataset.url, features="kinds.image"), HERE)
+    words = Features(dataset, "words").to_arrow()
+    queries = read_head(dataset, "kinds").tower("text").project(vectors(words)[:100])
+    assert np.abs(queries - vectors(text.to_arrow())[:100].astype(np.float32)).max() < HALF
+    hits = open_index(dataset, "kinds.image").search(queries, k=10)
+    found = [key in {hit.key for hit in one} for key, one in zip(words["key"].to_pylist(), hits, strict=False)]
+    assert np.mean(found) > 0.5  # chance: 10 of 400
+    report = evaluate(EvaluateConfig(dataset=dataset.url, head="kinds"))
+    assert report.beside["common"]["table"][1]["name"] == "CCA of image and text"
+
+
+def test_a_head_without_alignment_projects_its_fused_state(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train_head(config_of(dataset))
+    project(ProjectConfig(dataset=dataset.url, head="kinds"), HERE)
+    fused = Features(dataset, "kinds.fused")
+    assert (fused.card.dim, len(fused.to_arrow())) == (32, 400)
+    assert fused.card.towers == {"image": "head:kinds#image", "text": "head:kinds#text"}
+    last = vectors(fused.to_arrow())[-1].astype(np.float32)  # a row that has no text
+    alone = read_head(dataset, "kinds").tower("image").project(vectors(Features(dataset, "pictures").to_arrow())[-1:])
+    assert np.abs(alone[0] - last).max() < HALF * max(1, np.abs(last).max())
+
+
+# probe, sweep
+
+
+def test_the_probe_finds_what_is_linear_and_few_shots_find_less(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    values = {"dataset": dataset.url, "features": ["pictures"], "column": "kind", "split": {"column": "part"}}
+    whole = probe(check(ProbeConfig, values, "the test"))
+    few = probe(check(ProbeConfig, values | {"shots": 1, "seeds": 5}, "the test"))
+    assert whole.mean > 0.9
+    assert whole.low <= whole.mean <= whole.high
+    assert whole.rows == {"train": 160, "validation": 160, "test": 80}
+    assert len(few.accuracy) == 5
+    assert 1 / 3 < few.mean < whole.mean
+
+
+def test_a_sweep_trains_every_setting_with_every_seed_and_sorts_them(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train = config_of(dataset).model_dump(mode="json", exclude={"dataset", "name"})
+    values = {"dataset": dataset.url, "name": "lr", "train": train, "over": {"train.lr": [1e-6, 4e-3]}, "seeds": 2}
+    table = sweep(check(SweepConfig, values, "the test"), HERE)
+    assert [one.setting for one in table] == [{"train.lr": 4e-3}, {"train.lr": 1e-6}]
+    assert table[0].heads == ["lr-1-0", "lr-1-1"]
+    assert table[0].mean == pytest.approx(np.mean(table[0].values))
+    assert read_head(dataset, "lr-1-1").made_from["config"]["train"]["seed"] == 1
