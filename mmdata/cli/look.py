@@ -39,17 +39,17 @@ def search(
     opened = Dataset.open(dataset)
     query = Query.of(text=text, image=image, audio=audio, key=key, vectors=vectors)
     answers = ask(opened, index or [], query, k, where or (), encoder)
-    if sheet is not None:
-        groups = [(a.index, a.modality, hits) for a in answers for hits in a.hits]
-        sheet.write_bytes(contact_sheet(opened, str(query.value), groups))
-        console.say(f"contact sheet: {sheet}")
     if as_json:
         console.emit_json([{"index": a.index, "hits": [[asdict(h) for h in hits] for hits in a.hits]} for a in answers])
-        return
-    for found in answers:
+    for found in [] if as_json else answers:
         for number, hits in enumerate(found.hits):
             title = f"{found.index}: {query.value}" + (f", query {number}" if len(found.hits) > 1 else "")
             console.show_hits(title, hits)
+    if sheet is not None:
+        groups = [(a.index, a.modality, hits) for a in answers for hits in a.hits]
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet.write_bytes(contact_sheet(opened, str(query.value), groups))
+        console.say(f"contact sheet: {sheet}")
 
 
 def status(dataset: DatasetArg, as_json: AsJson = False) -> None:
@@ -88,7 +88,7 @@ def rejects(
     if as_json:
         console.emit_json(found)
         return
-    columns = ["stage", "outcome", "reason", "part", "key", "message"]
+    columns = ["stage", "outcome", "reason", "part", "key", "source", "message"]
     console.show_table(f"{len(found)} rows", columns, [[row[column] for column in columns] for row in found])
 
 

@@ -3,13 +3,15 @@
 import io
 import textwrap
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mmdata.errors import NotFound
+from mmdata.errors import Conflict, NotFound
 from mmdata.media import decode
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.receipts import read_receipts
@@ -29,19 +31,30 @@ def contact_sheet(dataset: Dataset, title: str, groups: Sequence[tuple[str, Moda
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), textwrap.shorten(title, 90), INK, font=_font(24))
     top = GAP + 48
-    tables = {receipt.shard: receipt for receipt in read_receipts(dataset.store, SHARDS).values()}
+    receipts = read_receipts(dataset.store, SHARDS)
+    samples = cache(lambda shard: read_sample_table(dataset, receipts[shard]) if shard in receipts else None)
     for name, modality, hits in groups:
         draw.text((GAP, top), name, FAINT, font=_font(15))
         for place, hit in enumerate(hits):
             row, column = divmod(place, COLUMNS)
             corner = GAP + column * (CELL + GAP), top + 26 + row * (CELL + LINES * LINE + GAP)
-            sample = read_sample_table(dataset, tables[hit.shard])
-            record = sample.filter(pc.equal(sample["id"], hit.id)).to_pylist()[0]
-            _cell(sheet, draw, corner, hit, _picture(dataset, hit, record, modality))
+            _cell(sheet, draw, corner, hit, _picture(dataset, hit, _record(samples(hit.shard), hit), modality))
         top += _height(len(hits))
     sink = io.BytesIO()
     sheet.save(sink, "PNG")
     return sink.getvalue()
+
+
+def _record(samples: pa.Table | None, hit: Hit) -> dict[str, object]:
+    """The row of a hit in its shard. Conflict when the shards are not those that the index was made of."""
+    rows = [] if samples is None else samples.filter(pc.equal(samples["id"], hit.id)).to_pylist()
+    if not rows or rows[0]["key"] != hit.key:
+        raise Conflict(
+            f"the index is older than the shards: {hit.key!r} is not sample {hit.id} of shard {hit.shard} any more; "
+            "run mmdata extract and mmdata index again with --overwrite"
+        )
+    record: dict[str, object] = rows[0]
+    return record
 
 
 def _height(hits: int) -> int:

@@ -1,6 +1,8 @@
 """Two feature sets of the same samples -> a head that takes both to one space, and its two projected sets."""
 
+import time
 from dataclasses import replace
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,13 @@ def align(config: AlignConfig, resources: Resources, watch: Watch = silent) -> S
     Raises ConfigError for two sets of one modality or too few pairs, Conflict when a head of this name was
     made from something else.
     """
+    since = time.monotonic()
     dataset = Dataset.open(config.dataset)
     left, right = (Features(dataset, name) for name in config.features)
     if left.card.modality is right.card.modality:
         raise ConfigError(f"{left.name} and {right.name} are both {left.card.modality}; align two modalities")
     head = _head(dataset, config, left, right)
+    fitted = time.monotonic()
     features = {side.card.modality.value: side for side in (left, right)}
     summary = project_head(dataset, head, features, config.overwrite, resources, watch)
     return replace(
@@ -42,8 +46,9 @@ def align(config: AlignConfig, resources: Resources, watch: Watch = silent) -> S
         stage="align",
         where=dataset.store.where(head_folder(config.name)),
         rows_now=0,
-        phases={},
-        next=f"mmdata index {config.dataset} --features {summary.facts['features'][-1]}",
+        seconds=time.monotonic() - since,
+        phases={"fit": round(fitted - since, 2), "project": round(time.monotonic() - fitted, 2)},
+        next=f"mmdata index {quote(config.dataset)} --features {summary.facts['features'][-1]}",
         facts=read_metrics(dataset, config.name) | summary.facts,
     )
 
