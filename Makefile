@@ -29,10 +29,10 @@ check: venv
 	$(BIN)/lint-imports --no-cache
 
 test: venv
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist loadfile
 
 test-all: venv
-	$(RUN) pytest -m "not gpu and not real"
+	$(RUN) pytest -n 2 --dist loadfile -m "not gpu and not real"
 
 bench: venv
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
