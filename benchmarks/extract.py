@@ -8,6 +8,7 @@ runs in a process of its own, all sides in each round, and the median round coun
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -113,7 +114,8 @@ def extraction(workers: int, url: str, specs: str) -> dict[str, float]:
     from mmdata.config import ExtractConfig
     from mmdata.stages.extract import extract
 
-    config = ExtractConfig(dataset=url, encoders=tuple(specs.split(",")), overwrite=True)
+    shutil.rmtree(f"{url}/features", ignore_errors=True)
+    config = ExtractConfig(dataset=url, encoders=tuple(specs.split(",")))
     summary = extract(config, default_resources(workers, None, 0.0, None))
     start = summary.phases["start"]
     return {"seconds": summary.seconds - start, "start": start}

@@ -10,6 +10,7 @@ decode and encode, the DataLoader as one worker that decodes beside torch's two 
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -72,7 +73,8 @@ def run_mmdata(url: str, out: str) -> None:
     from mmdata.config import ExtractConfig
     from mmdata.stages.extract import extract
 
-    extract(ExtractConfig(dataset=url, encoders=("efficientnet-lite0",), overwrite=True), Resources(workers=0))
+    shutil.rmtree(f"{url}/features", ignore_errors=True)
+    extract(ExtractConfig(dataset=url, encoders=("efficientnet-lite0",)), Resources(workers=0))
 
 
 def transform(image: Any) -> Any:
