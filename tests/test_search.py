@@ -14,7 +14,7 @@ from mmdata.demo import write_corpus
 from mmdata.encoders import describe, load_encoder
 from mmdata.encoders.starters import weights_folder
 from mmdata.errors import ConfigError, Conflict, NotFound
-from mmdata.retrieval.ask import Query, ask
+from mmdata.retrieval.ask import Narrowed, Query, ask
 from mmdata.retrieval.search import Index, open_index
 from mmdata.stages.extract import extract
 from mmdata.stages.index import index
@@ -39,7 +39,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
 
 
 def hits(dataset: Dataset, name: str, k: int = 3, encoder: str | None = None, **query: object) -> list[Hit]:
-    (answer,) = ask(dataset, [name], Query.of(**query), k, (), encoder)
+    (answer,) = ask(dataset, [name], Query.of(**query), Narrowed(k), encoder)
     (found,) = answer.hits
     return found
 
@@ -93,7 +93,7 @@ def test_many_vectors_from_a_file(built: Dataset, tmp_path: Path, suffix: str) -
         np.save(path, rows)
     else:
         pq.write_table(pa.table({"embedding": [row.astype(float).tolist() for row in rows]}), path)
-    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), Narrowed(1))
     assert [[hit.id for hit in found] for found in answer.hits] == [[3], [50]]
 
 
@@ -104,14 +104,14 @@ def test_one_vector_may_be_flat(built: Dataset, tmp_path: Path) -> None:
 
 def test_features_of_another_dataset_are_queries_as_they_are(built: Dataset) -> None:
     path = Path(built.url, "features/minilm/000001.parquet")
-    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), Narrowed(1))
     assert [found[0].id for found in answer.hits] == list(range(16, 32))
 
 
 def test_vectors_of_another_space_are_refused_with_both_cards(built: Dataset) -> None:
     path = Path(built.url, "features/efficientnet-lite0/000001.parquet")
     with pytest.raises(Conflict) as caught:
-        ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+        ask(built, ["minilm"], Query.of(vectors=path), Narrowed(1))
     theirs, ours = (Features(built, name).card for name in ("efficientnet-lite0", "minilm"))
     assert f"'efficientnet-lite0' (image, dim 1280, space {theirs.space})" in str(caught.value)
     assert f"'minilm' (text, dim 384, space {ours.space})" in str(caught.value)
@@ -196,8 +196,8 @@ WRONG_QUERIES = {
     "no such key": ({"key": "nosuch"}, NotFound, "the index 'minilm' has no sample 'nosuch'"),
     "empty text": ({"text": "  "}, ConfigError, "the text query cannot be used: the text has no characters"),
     "no such file": ({"vectors": Path("nosuch.npy")}, ConfigError, "nosuch.npy does not exist"),
-    "nothing asked": ({}, ConfigError, "ask one thing: --text or --image or --audio or --key or --vectors"),
-    "two things asked": ({"text": "a", "key": "b"}, ConfigError, "ask one thing"),
+    "nothing asked": ({}, ConfigError, "ask for --text, --image, --audio, --key"),
+    "vectors and a text": ({"text": "a", "vectors": Path("b")}, ConfigError, "or for --vectors"),
 }
 
 
@@ -226,18 +226,18 @@ def test_k_below_one_is_refused(built: Dataset, k: int) -> None:
 def test_several_indexes_need_a_choice_and_one_needs_none(built: Dataset, sounds: tuple[Dataset, Path]) -> None:
     query = Query.of(key=open_index(built, "minilm").rows["key"][0].as_py())
     with pytest.raises(NotFound, match=r"say which with --index: efficientnet-lite0, minilm, pictures.image"):
-        ask(built, [], query, 1, (), None)
-    both = ask(built, ["minilm", "efficientnet-lite0"], query, 1, (), None)
+        ask(built, [], query, Narrowed(1))
+    both = ask(built, ["minilm", "efficientnet-lite0"], query, Narrowed(1))
     assert [(a.index, a.modality, a.hits[0][0].id) for a in both] == [
         ("minilm", Modality.TEXT, 0),
         ("efficientnet-lite0", Modality.IMAGE, 0),
     ]
     key = open_index(sounds[0], "mel-stats").rows["key"][0].as_py()
-    assert [a.index for a in ask(sounds[0], [], Query.of(key=key), 1, (), None)] == ["mel-stats"]
+    assert [a.index for a in ask(sounds[0], [], Query.of(key=key), Narrowed(1))] == ["mel-stats"]
 
 
 def test_where_narrows_a_query_of_any_kind(built: Dataset) -> None:
-    (answer,) = ask(built, ["pictures.image"], Query.of(text="a star"), 5, ["folder=ring", "count>=2"], None)
+    (answer,) = ask(built, ["pictures.image"], Query.of(text="a star"), Narrowed(5, ["folder=ring", "count>=2"]))
     assert {(hit.metadata["folder"], hit.metadata["count"] >= 2) for hit in answer.hits[0]} == {("ring", True)}
 
 
