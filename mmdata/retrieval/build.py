@@ -126,11 +126,10 @@ def merge_parts(recipe: Recipe, index: VectorIndex, parts: Sequence[Part]) -> li
     store, tables = recipe.dataset.store, []
     for part in parts:
         path = f"{recipe.folder}/parts/{part.shard}"
-        base = _index_from(store.read(f"{path}.faiss"), f"{path}.faiss")
-        kept = _index_from(store.read(f"{path}.vectors.faiss"), path) if index.store is not None else None
-        index.merge(VectorIndex(recipe.metric, base, kept))
-        for suffix in ("faiss", "vectors.faiss"):
-            store.delete(f"{path}.{suffix}")
+        files = [f"{path}.faiss"] + ([f"{path}.vectors.faiss"] if index.store is not None else [])
+        index.merge(VectorIndex(recipe.metric, *(_index_from(store.read(file), file) for file in files)))
+        for file in files:
+            store.delete(file)
         local = store.local
         tables.append(from_bytes(store.read(f"{path}.arrow")) if local is None else open_rows(local / f"{path}.arrow"))
     return tables

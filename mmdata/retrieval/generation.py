@@ -5,7 +5,6 @@ reader that has opened an older generation keeps its files. A killed build leave
 """
 
 import hashlib
-import mmap
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,8 +110,7 @@ def workspace(dataset: Dataset, folder: str) -> Iterator[Path]:
     with TemporaryDirectory() as scratch:
         yield Path(scratch)
         for path in sorted(Path(scratch).iterdir()):
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                dataset.store.replace(f"{folder}/{path.name}", memoryview(data))
+            dataset.store.replace(f"{folder}/{path.name}", memoryview(np.memmap(path, np.uint8, "r")))
 
 
 def describe_files(folder: Path, names: Sequence[str]) -> dict[str, File]:
