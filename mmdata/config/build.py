@@ -78,6 +78,15 @@ class IndexConfig(Job):
     seed: int = Field(0, ge=0)
 
 
+class ExportConfig(Model):
+    """Features -> a file or folder for other tools."""
+
+    dataset: str
+    features: str
+    to: Literal["parquet", "hf", "lance", "qdrant", "embedding-atlas"]
+    out: str = Field(description="a local file or folder that is not there yet")
+
+
 class EndToEndConfig(Model):
     """Raw corpus -> indexes. A section takes the keys of its stage's config; those above go to every section."""
 

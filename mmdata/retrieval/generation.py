@@ -110,7 +110,7 @@ def workspace(dataset: Dataset, folder: str) -> Iterator[Path]:
     with TemporaryDirectory() as scratch:
         yield Path(scratch)
         for path in sorted(Path(scratch).iterdir()):
-            dataset.store.replace(f"{folder}/{path.name}", memoryview(np.memmap(path, np.uint8, "r")))
+            dataset.store.replace(f"{folder}/{path.name}", np.memmap(path, np.uint8, "r").data)
 
 
 def describe_files(folder: Path, names: Sequence[str]) -> dict[str, File]:
