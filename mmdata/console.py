@@ -133,8 +133,12 @@ def show_hits(title: str, hits: Sequence[Hit]) -> None:
     show_table(
         title,
         ["rank", "score", "key", "caption", "member"],
-        [[h.rank, f"{h.score:.3f}", h.key, h.caption, f"{h.shard}/{h.member}"] for h in hits],
+        [[h.rank, f"{h.score:.3f}", h.key, h.caption, f"{h.shard}/{h.member}{_window(h)}"] for h in hits],
     )
+
+
+def _window(hit: Hit) -> str:
+    return f" {hit.window[0]:g}-{hit.window[1]:g}" if hit.window else ""
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -134,7 +134,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result; a higher score is nearer (cosine similarity)."""
+    """One search result; a higher score is nearer. `window` is the stretch that was found, where rows are windows."""
 
     rank: int
     score: float
@@ -144,6 +144,7 @@ class Hit:
     member: str
     caption: str
     metadata: dict[str, Any]
+    window: tuple[float, float] | None = None  # seconds of sound, characters of text
 
 
 @dataclass(frozen=True, slots=True)

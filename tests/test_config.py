@@ -154,7 +154,9 @@ def test_an_unknown_key_of_a_file_names_file_key_and_nearest(yaml):
 def test_an_unknown_key_like_no_other_lists_them_all():
     message = failure(IndexConfig, flags={"dataset": "d", "features": "a", "zzz": 1})
     assert message == (
-        "the command line: unknown key 'zzz'; there are: dataset, overwrite, features, name, kind, metric, seed"
+        "the command line: unknown key 'zzz'; there are: dataset, overwrite, workers, cpus_per_worker, "
+        "gpus_per_worker, ray_address, max_reject_rate, features, name, kind, metric, min_recall, memory, delete, "
+        "check, seed"
     )
 
 

@@ -82,8 +82,8 @@ def test_a_hit_says_which_window_it_is(texts: Dataset) -> None:
     index(IndexConfig(dataset=texts.url, features="minilm"), HERE)
     opened = open_index(texts, "minilm")
     (hits,) = opened.search(opened.encode(Modality.TEXT, SHORT), 3)
-    assert (hits[0].key, hits[0].metadata["start"]) == ("short", 0.0)
-    assert {hit.metadata["start"] for hit in hits if hit.key == "long"} > {0.0}
+    assert (hits[0].key, hits[0].window) == ("short", (0.0, len(SHORT)))
+    assert {hit.window[0] for hit in hits if hit.key == "long"} > {0.0}
 
 
 def test_a_long_sound_has_a_row_a_window() -> None:

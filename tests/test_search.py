@@ -8,14 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import HERE
+from made_features import make, write_features
 
 from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.demo import write_corpus
 from mmdata.encoders import describe, load_encoder
 from mmdata.encoders.starters import weights_folder
 from mmdata.errors import ConfigError, Conflict, NotFound
-from mmdata.retrieval.ask import Query, ask
-from mmdata.retrieval.search import Index, open_index
+from mmdata.retrieval import many
+from mmdata.retrieval.ask import Narrowed, Query, Term, ask
+from mmdata.retrieval.search import Fold, Index, open_index
 from mmdata.stages.extract import extract
 from mmdata.stages.index import index
 from mmdata.stages.shard import shard
@@ -39,7 +41,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
 
 
 def hits(dataset: Dataset, name: str, k: int = 3, encoder: str | None = None, **query: object) -> list[Hit]:
-    (answer,) = ask(dataset, [name], Query.of(**query), k, (), encoder)
+    (answer,) = ask(dataset, [name], Query.of(**query), Narrowed(k), encoder)
     (found,) = answer.hits
     return found
 
@@ -93,7 +95,7 @@ def test_many_vectors_from_a_file(built: Dataset, tmp_path: Path, suffix: str) -
         np.save(path, rows)
     else:
         pq.write_table(pa.table({"embedding": [row.astype(float).tolist() for row in rows]}), path)
-    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), Narrowed(1))
     assert [[hit.id for hit in found] for found in answer.hits] == [[3], [50]]
 
 
@@ -104,14 +106,14 @@ def test_one_vector_may_be_flat(built: Dataset, tmp_path: Path) -> None:
 
 def test_features_of_another_dataset_are_queries_as_they_are(built: Dataset) -> None:
     path = Path(built.url, "features/minilm/000001.parquet")
-    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+    (answer,) = ask(built, ["minilm"], Query.of(vectors=path), Narrowed(1))
     assert [found[0].id for found in answer.hits] == list(range(16, 32))
 
 
 def test_vectors_of_another_space_are_refused_with_both_cards(built: Dataset) -> None:
     path = Path(built.url, "features/efficientnet-lite0/000001.parquet")
     with pytest.raises(Conflict) as caught:
-        ask(built, ["minilm"], Query.of(vectors=path), 1, (), None)
+        ask(built, ["minilm"], Query.of(vectors=path), Narrowed(1))
     theirs, ours = (Features(built, name).card for name in ("efficientnet-lite0", "minilm"))
     assert f"'efficientnet-lite0' (image, dim 1280, space {theirs.space})" in str(caught.value)
     assert f"'minilm' (text, dim 384, space {ours.space})" in str(caught.value)
@@ -152,6 +154,120 @@ def test_a_query_goes_through_the_encoder_of_the_index(built: Dataset) -> None:
     encoder = load_encoder(describe("minilm"))
     wanted = encoder.encode([ready.data for ready in encoder.prepare("a blue ring")])
     assert np.array_equal(open_index(built, "minilm").encode(Modality.TEXT, "a blue ring"), wanted)
+
+
+# several queries, ranges, folds and files of queries
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def test_several_queries_are_a_weighted_sum_of_unit_vectors(built: Dataset) -> None:
+    index = open_index(built, "minilm")
+    terms = ("a red star", "two rings", "blue")
+    vectors = [unit(index.encode(Modality.TEXT, text)) for text in terms]
+    query = Query.of(text=["a red star", "two rings::0.5", "blue::-1"])
+    np.testing.assert_allclose(query.vectors(index, None), vectors[0] + 0.5 * vectors[1] - vectors[2], atol=1e-5)
+    assert str(query) == "a red star + 0.5 x two rings + -1 x blue"
+
+
+def test_kinds_of_queries_add_up_and_minus_takes_away(built: Dataset, corpus: Path) -> None:
+    path = sorted(corpus.rglob("*.png"))[3]
+    key = str(path.relative_to(corpus).with_suffix(""))
+    assert hits(built, "pictures.image", image=path, text="a ring::0.2")[0].key == key
+    away = hits(built, "pictures.image", k=60, image=Path(f"{path}::-1"))
+    assert away[-1].key == key
+    with pytest.raises(ConfigError, match="the queries cancel each other out"):
+        hits(built, "minilm", text=["a star", "a star::-1"])
+
+
+WEIGHTS = {
+    "people::-1": ("people", -1.0),
+    "at night::0.5": ("at night", 0.5),
+    "a::b::+2": ("a::b", 2.0),
+    "12::30": ("12", 30.0),
+    "a::b": ("a::b", 1.0),
+    "::2": ("::2", 1.0),
+    "plain": ("plain", 1.0),
+}
+
+
+@pytest.mark.parametrize("text", WEIGHTS)
+def test_a_weight_is_what_stands_behind_two_colons(text: str) -> None:
+    assert Term.of("text", text) == Term("text", *WEIGHTS[text])
+
+
+def test_a_range_keeps_the_hits_that_score_enough_and_may_keep_none(built: Dataset) -> None:
+    index = open_index(built, "minilm")
+    query = index.vector_of(index.rows["key"][5].as_py())
+    scores = [hit.score for hit in index.search(query, k=60)[0]]
+    for bar in (scores[20], 2.0):
+        found = index.search(query, k=60, at_least=bar)[0]
+        assert [hit.score for hit in found] == [score for score in scores if score >= bar]
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Forty sounds of five windows each, of which k3 and k4 are equal but for a breath."""
+    dataset = Dataset.create(str(tmp_path_factory.mktemp("windows") / "dataset"))
+    rows = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    rows[20:25] = rows[15:20] + 0.001
+    write_features(dataset, "f", np.split(rows, 2), windows=5)
+    make(dataset)
+    make(dataset, name="graph", kind="hnsw")
+    return dataset
+
+
+@pytest.mark.parametrize("name", ["f", "graph"])
+def test_a_hit_is_a_window_and_fold_keeps_the_best_of_a_sample(windows: Dataset, name: str) -> None:
+    index = open_index(windows, name)
+    query = index.vector_of("k7")
+    every = index.search(query, k=200)[0]
+    assert {hit.window for hit in every} == {(start, start + 10) for start in (0.0, 10.0, 20.0, 30.0, 40.0)}
+    assert every[0].metadata == {}
+    best: dict[str, Hit] = {}
+    for hit in every:
+        best.setdefault(hit.key, hit)
+    folded = index.search(query, k=6, fold=Fold.SAMPLE)[0]
+    assert [(hit.key, hit.window) for hit in folded] == [(hit.key, hit.window) for hit in list(best.values())[:6]]
+    assert [hit.rank for hit in folded] == [1, 2, 3, 4, 5, 6]
+    assert {hit.key for hit in index.search(query, k=500, fold=Fold.SAMPLE)[0]} == {f"k{n}" for n in range(40)}
+
+
+def test_duplicates_are_shown_once(windows: Dataset) -> None:
+    index = open_index(windows, "f")
+    stored = index.vector_index.stored(np.array([15]))
+    assert [hit.key for hit in index.search(stored, k=2)[0]] == ["k3", "k4"]
+    assert {"k3", "k4"} & {hit.key for hit in index.search(stored, k=40, fold=Fold.DUPLICATES)[0]} == {"k3"}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_a_file_of_queries_becomes_a_file_of_hits(
+    windows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(many, "BATCH", 16)
+    index = open_index(windows, "f")
+    rows = np.random.default_rng(1).normal(size=(50, 16)).astype(np.float32)
+    path, out = tmp_path / f"queries.{suffix}", tmp_path / "hits.parquet"
+    np.save(path, rows) if suffix == "npy" else pq.write_table(pa.table({"embedding": list(rows)}), path)
+    assert many.search_file(index, path, out, Narrowed(4)) == (50, 200)
+    table = pq.read_table(out)
+    wanted = [(n, h.rank, h.key, h.window[0]) for n, found in enumerate(index.search(rows, k=4)) for h in found]
+    assert list(zip(*(table[c].to_pylist() for c in ("query", "rank", "key", "start")), strict=True)) == wanted
+    assert many.search_file(index, path, out, Narrowed(4, at_least=2.0)) == (50, 0)
+    assert pq.read_table(out).num_rows == 0
+    assert [entry.name for entry in tmp_path.iterdir() if entry.suffix == ".part"] == []
+
+
+def test_a_file_that_breaks_off_leaves_the_old_hits(windows: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "hits.parquet"
+    out.write_bytes(b"old")
+    pq.write_table(pa.table({"embedding": [[0.5] * 16] * 3 + [None]}), tmp_path / "queries.parquet")
+    with pytest.raises(ConfigError, match=r"queries.parquet is neither"):
+        many.search_file(open_index(windows, "f"), tmp_path / "queries.parquet", out, Narrowed(2))
+    assert out.read_bytes() == b"old"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["hits.parquet", "queries.parquet"]
 
 
 WRONG_FILES = {
@@ -196,8 +312,8 @@ WRONG_QUERIES = {
     "no such key": ({"key": "nosuch"}, NotFound, "the index 'minilm' has no sample 'nosuch'"),
     "empty text": ({"text": "  "}, ConfigError, "the text query cannot be used: the text has no characters"),
     "no such file": ({"vectors": Path("nosuch.npy")}, ConfigError, "nosuch.npy does not exist"),
-    "nothing asked": ({}, ConfigError, "ask one thing: --text or --image or --audio or --key or --vectors"),
-    "two things asked": ({"text": "a", "key": "b"}, ConfigError, "ask one thing"),
+    "nothing asked": ({}, ConfigError, "ask for --text, --image, --audio, --key"),
+    "vectors and a text": ({"text": "a", "vectors": Path("b")}, ConfigError, "or for --vectors"),
 }
 
 
@@ -226,18 +342,18 @@ def test_k_below_one_is_refused(built: Dataset, k: int) -> None:
 def test_several_indexes_need_a_choice_and_one_needs_none(built: Dataset, sounds: tuple[Dataset, Path]) -> None:
     query = Query.of(key=open_index(built, "minilm").rows["key"][0].as_py())
     with pytest.raises(NotFound, match=r"say which with --index: efficientnet-lite0, minilm, pictures.image"):
-        ask(built, [], query, 1, (), None)
-    both = ask(built, ["minilm", "efficientnet-lite0"], query, 1, (), None)
+        ask(built, [], query, Narrowed(1))
+    both = ask(built, ["minilm", "efficientnet-lite0"], query, Narrowed(1))
     assert [(a.index, a.modality, a.hits[0][0].id) for a in both] == [
         ("minilm", Modality.TEXT, 0),
         ("efficientnet-lite0", Modality.IMAGE, 0),
     ]
     key = open_index(sounds[0], "mel-stats").rows["key"][0].as_py()
-    assert [a.index for a in ask(sounds[0], [], Query.of(key=key), 1, (), None)] == ["mel-stats"]
+    assert [a.index for a in ask(sounds[0], [], Query.of(key=key), Narrowed(1))] == ["mel-stats"]
 
 
 def test_where_narrows_a_query_of_any_kind(built: Dataset) -> None:
-    (answer,) = ask(built, ["pictures.image"], Query.of(text="a star"), 5, ["folder=ring", "count>=2"], None)
+    (answer,) = ask(built, ["pictures.image"], Query.of(text="a star"), Narrowed(5, ["folder=ring", "count>=2"]))
     assert {(hit.metadata["folder"], hit.metadata["count"] >= 2) for hit in answer.hits[0]} == {("ring", True)}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmdata.cli import build, learn, look
+from mmdata.cli import build, export, learn, look
 from mmdata.errors import MMDataError
 
 app = typer.Typer(
@@ -22,9 +22,15 @@ LEARNING: list[Callable[..., None]] = [
     learn.project,
     learn.probe,
     learn.sweep,
-    learn.export,
 ]
-LOOKING: list[Callable[..., None]] = [look.search, look.status, look.rejects, look.encoders, look.demo]
+LOOKING: list[Callable[..., None]] = [
+    look.search,
+    export.export,
+    look.status,
+    look.rejects,
+    look.encoders,
+    look.demo,
+]
 for verb in STAGES:
     app.command(rich_help_panel="Stages")(verb)
 for verb in LEARNING:

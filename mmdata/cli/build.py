@@ -181,19 +181,32 @@ def index(
     dataset: DatasetArg = None,
     features: Annotated[str | None, typer.Option(help="a feature set")] = None,
     name: Annotated[str | None, typer.Option(help="of the index; default: that of the features")] = None,
-    kind: Annotated[str | None, typer.Option(help="auto, flat or ivf-flat")] = None,
+    kind: Annotated[str | None, typer.Option(help="auto, flat, hnsw, ivf-flat or ivf-pq")] = None,
     metric: Annotated[str | None, typer.Option(help="cosine, ip or l2")] = None,
+    min_recall: Annotated[float | None, typer.Option(help="share of the 10 nearest that is found (0.95)")] = None,
+    memory: Annotated[str | None, typer.Option(help="what a search may keep in memory (4GB)")] = None,
+    delete: Annotated[list[str] | None, typer.Option(help="a key to take out for good; may be repeated")] = None,
+    check: Annotated[bool | None, typer.Option("--check", help="prove the files and measure the recall again")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
+    workers: Workers = None,
+    cpus_per_worker: Cpus = None,
+    ray_address: Address = None,
+    max_reject_rate: RejectRate = None,
     overwrite: Overwrite = None,
     config: Config = None,
     set_: Sets = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Build the FAISS index of a feature set.
+    """Build the FAISS index of a feature set, or bring the one that is there up to date.
 
-    mmdata index data/ --features minilm
-    mmdata index data/ --features efficientnet-lite0 --kind ivf-flat --name pictures-ivf
+    `auto` takes the fastest kind that has the recall in the memory. The same command adds new shards:
+
+        mmdata index data/ --features minilm
+        mmdata index data/ --features efficientnet-lite0 --kind ivf-flat --name pictures-ivf
+        mmdata index data/ --features clip --memory 2GB --min-recall 0.98 --workers 8
+        mmdata index data/ --features minilm --delete star/00001
+        mmdata index data/ --features minilm --check
     """
     from mmdata.config import IndexConfig, load
     from mmdata.stages.index import index as stage
@@ -204,7 +217,15 @@ def index(
         "name": name,
         "kind": kind,
         "metric": metric,
+        "min_recall": min_recall,
+        "memory": memory,
+        "delete": delete or None,
+        "check": check,
         "seed": seed,
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "ray_address": ray_address,
+        "max_reject_rate": max_reject_rate,
         "overwrite": overwrite,
     }
     _job(stage, load(IndexConfig, config, set_ or (), flags), as_json, dry_run)

@@ -1,6 +1,5 @@
-"""The verbs that learn: train, evaluate, predict, project, probe, sweep, export."""
+"""The verbs that learn: train, evaluate, predict, project, probe, sweep."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -180,26 +179,6 @@ def sweep(
         return
     rows = [[str(one.setting), f"{one.mean:.4f}", f"{one.deviation:.4f}", ", ".join(one.heads)] for one in table]
     console.show_table(f"{loaded.name}: {table[0].figure}", ["setting", "mean", "sd", "heads"], rows)
-
-
-def export(
-    dataset: Annotated[str, typer.Argument(help="folder or URL of the dataset")],
-    head: Annotated[str, typer.Option(help="the name of a head")],
-    out: Annotated[Path, typer.Option(help="the ONNX file to write")],
-) -> None:
-    """A trained head as ONNX.
-
-    mmdata export data/ --head category --out category.onnx
-    """
-    from mmdata import console
-    from mmdata.fusion.heads import read_head
-    from mmdata.fusion.onnx import to_onnx
-    from mmdata.fusion.trained import load_model
-    from mmdata.storage.dataset import Dataset
-
-    model = load_model(read_head(Dataset.open(dataset), head))
-    out.write_bytes(to_onnx(model))
-    console.emit(f"{out}: {out.stat().st_size} bytes")
 
 
 def _over_shards(

@@ -12,44 +12,76 @@ DatasetArg = Annotated[str, typer.Argument(help="folder or URL of the dataset")]
 def search(
     dataset: DatasetArg,
     index: Annotated[list[str] | None, typer.Option(help="which index; may be repeated; default: the only one")] = None,
-    text: Annotated[str | None, typer.Option(help="what to look for, in words")] = None,
-    image: Annotated[Path | None, typer.Option(help="a picture to look for things like it")] = None,
-    audio: Annotated[Path | None, typer.Option(help="a sound to look for things like it")] = None,
-    key: Annotated[str | None, typer.Option(help="a sample of the index, to look for more like it")] = None,
-    vectors: Annotated[Path | None, typer.Option(help=".npy or Parquet of query vectors")] = None,
-    k: Annotated[int, typer.Option("-k", help="how many hits")] = 10,
+    text: Annotated[list[str] | None, typer.Option(help="what to look for, in words")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="a picture to look for things like it")] = None,
+    audio: Annotated[list[Path] | None, typer.Option(help="a sound to look for things like it")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="a sample of the index, to look for more like it")] = None,
+    vectors: Annotated[Path | None, typer.Option(help=".npy or Parquet of query vectors, each a query")] = None,
+    k: Annotated[int, typer.Option("-k", help="how many hits at most")] = 10,
     where: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE, also != < <= > >= ~; may be repeated")] = None,
+    range_: Annotated[float | None, typer.Option("--range", help="only hits with this score at least")] = None,
+    fold: Annotated[str | None, typer.Option(help="one hit for the windows of a: sample, or for: duplicates")] = None,
     encoder: Annotated[str | None, typer.Option(help="SPEC that encodes the query; default: the index's own")] = None,
     sheet: Annotated[Path | None, typer.Option(help="write a contact sheet of the hits to this PNG")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the hits of --vectors to this Parquet")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the samples nearest to a text, a picture, a sound, a sample or vectors.
 
-    mmdata search data/ --index pictures.image --text "a bird that can swim"
-    mmdata search data/ --index efficientnet-lite0 --image cat.jpg -k 5 --where folder=animals
-    mmdata search data/ --index pictures.image --index sounds.audio --text "a dog" --sheet dogs.png
-    """
-    from dataclasses import asdict
+    Several are added up, each with its weight behind `::`; a negative one is "less like this":
 
-    from mmdata import console
-    from mmdata.retrieval.ask import Query, ask
-    from mmdata.retrieval.sheet import contact_sheet
+        mmdata search data/ --index pictures.image --text "a bird that can swim"
+        mmdata search data/ --index efficientnet-lite0 --image cat.jpg -k 5 --where folder=animals
+        mmdata search data/ --index clip --image beach.jpg --text "at night::0.5" --text "people::-1"
+        mmdata search data/ --index pictures.image --index sounds.audio --text "a dog" --sheet dogs.png
+        mmdata search data/ --index minilm --vectors million.parquet -k 5 --out hits.parquet
+    """
+    from mmdata.retrieval.ask import Narrowed, Query, fold_named
     from mmdata.storage.dataset import Dataset
 
     opened = Dataset.open(dataset)
     query = Query.of(text=text, image=image, audio=audio, key=key, vectors=vectors)
-    answers = ask(opened, index or [], query, k, where or (), encoder)
+    narrowed = Narrowed(k, tuple(where or ()), range_, fold_named(fold))
+    if out is not None:
+        _search_file(opened, index or [], query, narrowed, out)
+        return
+    _search(opened, index or [], query, narrowed, encoder, sheet, as_json)
+
+
+def _search(
+    dataset: Any, index: list[str], query: Any, narrowed: Any, encoder: str | None, sheet: Path | None, as_json: bool
+) -> None:
+    from dataclasses import asdict
+
+    from mmdata import console
+    from mmdata.retrieval.ask import ask
+    from mmdata.retrieval.sheet import contact_sheet
+
+    answers = ask(dataset, index, query, narrowed, encoder)
     if as_json:
         console.emit_json([{"index": a.index, "hits": [[asdict(h) for h in hits] for hits in a.hits]} for a in answers])
     for found in [] if as_json else answers:
         for number, hits in enumerate(found.hits):
-            title = f"{found.index}: {query.value}" + (f", query {number}" if len(found.hits) > 1 else "")
+            title = f"{found.index}: {query}" + (f", query {number}" if len(found.hits) > 1 else "")
             console.show_hits(title, hits)
     if sheet is not None:
         groups = [(a.index, a.modality, hits) for a in answers for hits in a.hits]
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        sheet.write_bytes(contact_sheet(opened, str(query.value), groups))
+        sheet.write_bytes(contact_sheet(dataset, str(query), groups))
         console.say(f"contact sheet: {sheet}")
+
+
+def _search_file(dataset: Any, names: list[str], query: Any, narrowed: Any, out: Path) -> None:
+    from mmdata import console
+    from mmdata.errors import ConfigError
+    from mmdata.retrieval.ask import opened
+    from mmdata.retrieval.many import search_file
+
+    if query.file is None or len(names) > 1:
+        raise ConfigError("--out takes the queries of one file, --vectors, to one --index")
+    (index,) = opened(dataset, names)
+    queries, hits = search_file(index, query.file, out, narrowed)
+    console.emit(f"{hits} hits of {queries} queries in {out}")
 
 
 def status(dataset: DatasetArg, as_json: AsJson = False) -> None:

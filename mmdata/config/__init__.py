@@ -1,6 +1,6 @@
 """One model a stage. Flags go over --set, --set over the file, the file over the defaults."""
 
-from mmdata.config.build import AlignConfig, EndToEndConfig, ExtractConfig, IndexConfig, ShardConfig
+from mmdata.config.build import AlignConfig, EndToEndConfig, ExportConfig, ExtractConfig, IndexConfig, ShardConfig
 from mmdata.config.learn import (
     EvaluateConfig,
     PredictConfig,
@@ -16,6 +16,7 @@ __all__ = [
     "Config",
     "EndToEndConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "ExtractConfig",
     "IndexConfig",
     "PredictConfig",

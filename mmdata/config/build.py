@@ -64,14 +64,27 @@ class AlignConfig(Run):
     seed: int = 0
 
 
-class IndexConfig(Run):
+class IndexConfig(Job):
     """Features -> FAISS index."""
 
     features: str
     name: Name | None = Field(None, description="default: the name of the features")
-    kind: Literal["auto", "flat", "ivf-flat"] = "auto"
+    kind: Literal["auto", "flat", "hnsw", "ivf-flat", "ivf-pq"] = "auto"
     metric: Literal["cosine", "l2", "ip"] = "cosine"
-    seed: int = 0
+    min_recall: float = Field(0.95, gt=0, le=1, description="of the 10 nearest, for every modality of query")
+    memory: Size = Field(4_000_000_000, description="bytes that a search may keep in memory")
+    delete: tuple[str, ...] = Field((), description="keys to take out, for good")
+    check: bool = Field(False, description="change nothing: prove the files and measure the recall again")
+    seed: int = Field(0, ge=0)
+
+
+class ExportConfig(Model):
+    """Features -> a file or folder for other tools."""
+
+    dataset: str
+    features: str
+    to: Literal["parquet", "hf", "lance", "qdrant", "embedding-atlas"]
+    out: str = Field(description="a local file or folder that is not there yet")
 
 
 class EndToEndConfig(Model):
@@ -90,7 +103,7 @@ class EndToEndConfig(Model):
     def _share(cls, values: dict[str, Any]) -> dict[str, Any]:
         run = {key: values[key] for key in ("dataset",) if key in values}
         job = run | {key: values[key] for key in ("workers", "ray_address") if key in values}
-        shared = {"shard": job, "extract": job, "align": run, "index": run}
+        shared = {"shard": job, "extract": job, "align": run, "index": job}
         return values | {name: _under(keys, values[name]) for name, keys in shared.items() if name in values}
 
 

@@ -1,10 +1,13 @@
 """A query of any modality to a vector in the space of an index, or a refusal that names both sides."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmdata.encoders import Encoder, Request, decode_options, describe, encode_one, load_encoder
@@ -14,7 +17,6 @@ from mmdata.fusion.heads import Tower, read_head
 from mmdata.media import decode
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import CARD, card_from_json, vectors
-from mmdata.storage.tables import from_parquet
 from mmdata.types import EncoderCard, Modality, Rejected
 
 HEAD = "head:"
@@ -72,25 +74,41 @@ def read_vectors(path: Path, card: EncoderCard) -> NDArray[np.float32]:
 
     Raises Conflict when a Parquet's own card names another space, ConfigError when the file has no vectors.
     """
+    return np.concatenate([*batches(path, card, 65_536)])
+
+
+def batches(path: Path, card: EncoderCard, size: int) -> Iterator[NDArray[np.float32]]:
+    """The queries of a file as `read_vectors` gives them, at most `size` at a time; one batch at least."""
     if not path.exists():
         raise ConfigError(f"{path} does not exist")
+    read = _npy_batches if path.suffix == ".npy" else _parquet_batches
     try:
-        rows = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _parquet_vectors(path, card)
-        return np.atleast_2d(rows).astype(np.float32)
+        for rows in read(path, card, size):
+            yield rows.astype(np.float32)
     except (ValueError, OSError, KeyError, pa.ArrowException) as error:
         wanted = f"neither .npy nor Parquet with a column embedding of {card.dim} numbers"
         raise ConfigError(f"{path} is {wanted}: {error}") from error
 
 
-def _parquet_vectors(path: Path, card: EncoderCard) -> NDArray[np.floating]:
-    table = from_parquet(path.read_bytes(), str(path))
-    footer = table.schema.metadata or {}
-    if CARD in footer:
-        theirs = card_from_json(footer[CARD], str(path))
-        if theirs.space != card.space:
-            raise Conflict(f"{path} holds {_brief(theirs)}, the index {_brief(card)}: two spaces")
-    fixed = table["embedding"].cast(pa.list_(pa.float32(), card.dim))  # others write lists of any length
-    return vectors(pa.table({"embedding": fixed}))
+def _npy_batches(path: Path, card: EncoderCard, size: int) -> Iterator[NDArray[Any]]:
+    rows = np.atleast_2d(np.load(path, allow_pickle=False, mmap_mode="r"))
+    for start in range(0, max(len(rows), 1), size):
+        yield np.asarray(rows[start : start + size])
+
+
+def _parquet_batches(path: Path, card: EncoderCard, size: int) -> Iterator[NDArray[Any]]:
+    with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+        footer = file.schema_arrow.metadata or {}
+        if CARD in footer:
+            theirs = card_from_json(footer[CARD], str(path))
+            if theirs.space != card.space:
+                raise Conflict(f"{path} holds {_brief(theirs)}, the index {_brief(card)}: two spaces")
+        yield np.zeros((0, card.dim), np.float32)
+        for batch in file.iter_batches(size, columns=["embedding"], use_threads=False):
+            fixed = batch["embedding"].cast(pa.list_(pa.float32(), card.dim))  # others write lists of any length
+            if fixed.null_count:
+                raise ValueError("a query is missing")
+            yield vectors(pa.table({"embedding": fixed}))
 
 
 def _brief(card: EncoderCard) -> str:

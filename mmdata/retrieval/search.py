@@ -1,104 +1,49 @@
 """One search for the command line, Python and HTTP: an index opened once, asked many times."""
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-import faiss
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmdata.errors import ConfigError, Damage, NotFound
-from mmdata.retrieval.index import METRICS, Built, ready
+from mmdata.errors import ConfigError, NotFound
+from mmdata.retrieval.generation import LocalFiles, read_facts
+from mmdata.retrieval.metric import ready
 from mmdata.retrieval.query import QueryEncoder, read_vectors
+from mmdata.retrieval.results import Results
+from mmdata.retrieval.vector_index import Floats, Ids, Mask
 from mmdata.retrieval.where import select
-from mmdata.storage.dataset import Dataset, index_folder
-from mmdata.storage.features import card_from_json, card_to_json
-from mmdata.storage.store import sha256
-from mmdata.storage.tables import from_parquet, to_parquet
-from mmdata.types import EncoderCard, Hit, Modality
+from mmdata.storage.dataset import Dataset
+from mmdata.types import Modality
 
-FILES = ("index.faiss", "rows.parquet")
-AGAIN = "make it again: mmdata index ... --overwrite"
-OWN = ("id", "key", "shard", "member", "caption")
+ALIKE = 0.995  # cosine of two hits that are shown as one
+MORE = 4  # times k: how many rows are fetched first where some will be folded
 
 
-@dataclass(frozen=True, slots=True)
-class IndexFacts:
-    """`index.json`, without the card and the hashes."""
+class Fold(StrEnum):
+    """Which hits are shown as one, the best of them."""
 
-    name: str
-    features: str
-    made_from: str  # fingerprint of the feature set
-    kind: str
-    metric: str
-    parameters: dict[str, Any]
-    rows: int
-    seconds: float
-
-
-def write_index(dataset: Dataset, built: Built, card: EncoderCard, facts: IndexFacts) -> None:
-    """Write the index, its rows and, last, `index.json`, without which there is no index."""
-    folder = index_folder(facts.name)
-    if dataset.store.info(f"{folder}/index.json"):
-        dataset.store.delete(f"{folder}/index.json")
-    data = {
-        "index.faiss": faiss.serialize_index(built.index).tobytes(),
-        "rows.parquet": to_parquet(built.rows),
-    }
-    for name, content in data.items():
-        dataset.store.replace(f"{folder}/{name}", content)
-    about = {
-        **{field: getattr(facts, field) for field in IndexFacts.__slots__},
-        "sha256": {name: sha256(content) for name, content in data.items()},
-        "encoder": orjson.loads(card_to_json(card)),
-    }
-    dataset.store.replace(f"{folder}/index.json", orjson.dumps(about, option=orjson.OPT_INDENT_2))
-
-
-def read_facts(dataset: Dataset, name: str) -> tuple[IndexFacts, EncoderCard, dict[str, str]]:
-    """What `index.json` says: facts, card, hashes. NotFound when there is no such index."""
-    path = f"{index_folder(name)}/index.json"
-    try:
-        data = dataset.store.read(path)
-    except NotFound as error:
-        there = ", ".join(dataset.names("indexes")) or "none yet: run mmdata index"
-        raise NotFound(f"{dataset.url} has no index {name!r}; there are: {there}") from error
-    try:
-        about = orjson.loads(data)
-        card = card_from_json(orjson.dumps(about.pop("encoder")), dataset.store.where(path))
-        hashes = about.pop("sha256")
-        return IndexFacts(**about), card, hashes
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damage(f"{dataset.store.where(path)} does not describe an index: {error}; {AGAIN}") from error
+    SAMPLE = "sample"  # the windows of a sample
+    DUPLICATES = "duplicates"  # those too, and hits whose vectors are almost equal
 
 
 class Index:
-    """An open index. Safe to search from several threads."""
+    """An open index. Safe to search from several threads; a newer generation does not change it."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
         self.dataset = dataset
-        self.facts, self.card, hashes = read_facts(dataset, name)
-        data = {file: dataset.store.read(f"{index_folder(name)}/{file}") for file in FILES}
-        for file, content in data.items():
-            if sha256(content) != hashes[file]:
-                raise Damage(
-                    f"{dataset.store.where(index_folder(name))}/{file} is not the file index.json names; {AGAIN}"
-                )
-        self.faiss: Any = faiss.deserialize_index(np.frombuffer(data["index.faiss"], np.uint8))
-        self.rows = from_parquet(data["rows.parquet"], "rows.parquet")
-        self._lock = threading.Lock()
+        self.facts, self.card = read_facts(dataset, name)
+        self._files = LocalFiles(dataset, self.facts)
+        self.vector_index, self.rows = self._files.open(self.facts.metric, mapped=True)
         self._encoders: dict[tuple[Modality, str | None], QueryEncoder] = {}
 
     def __len__(self) -> int:
-        return int(self.faiss.ntotal)
+        return self.vector_index.rows
 
-    def encode(self, modality: Modality, query: str | bytes, encoder: str | None = None) -> NDArray[np.float32]:
+    def encode(self, modality: Modality, query: str | bytes, encoder: str | None = None) -> Floats:
         """A text, or the bytes of a picture or a sound, to `(1, dim)` in the space of this index.
 
         Raises Conflict, naming both cards, when nothing takes this modality into the space.
@@ -107,61 +52,106 @@ class Index:
             self._encoders[modality, encoder] = QueryEncoder(self.dataset, self.card, modality, encoder)
         return self._encoders[modality, encoder].encode(query.encode() if isinstance(query, str) else query)
 
-    def vector_of(self, key: str) -> NDArray[np.float32]:
-        """The stored vector of a sample, `(1, dim)`. NotFound when the key is not in the index."""
-        row = pc.index(self.rows["key"], key).as_py()
-        if row < 0:
+    def vector_of(self, key: str) -> Floats:
+        """The stored vector of a sample, `(1, dim)`; the mean of its windows. NotFound when the key is not there."""
+        rows = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(self.rows["key"], key), False), bool))
+        if not len(rows):
             raise NotFound(f"the index {self.facts.name!r} has no sample {key!r}")
-        with self._lock:
-            if hasattr(self.faiss, "make_direct_map"):
-                self.faiss.make_direct_map()
-        return np.asarray(self.faiss.reconstruct(row), np.float32)[None]
+        mean: Floats = self.vector_index.stored(rows).mean(axis=0, keepdims=True)
+        return mean
 
-    def search(self, queries: NDArray[np.floating], k: int = 10, where: Sequence[str] = ()) -> list[list[Hit]]:
+    def combine(self, terms: Sequence[tuple[Floats, float]]) -> Floats:
+        """Queries `(1, dim)` with weights as one, `(1, dim)`: their weighted sum, of unit vectors under the cosine.
+
+        Raises ConfigError when nothing is left of them.
+        """
+        total = sum(weight * ready(vector, self.facts.metric) for vector, weight in terms)
+        whole = np.asarray(total, np.float32).reshape(1, self.card.dim)
+        if len(terms) > 1 and not whole.any():
+            raise ConfigError("the queries cancel each other out; change a weight")
+        return whole
+
+    def search(
+        self,
+        queries: NDArray[np.floating],
+        k: int = 10,
+        where: Sequence[str] = (),
+        *,
+        at_least: float | None = None,
+        fold: Fold | None = None,
+    ) -> Results:
         """The k nearest rows of each of `(n, dim)` queries, best first; fewer when there are fewer.
 
-        A higher score is nearer: the cosine, the inner product, or minus the squared distance (l2).
+        A higher score is nearer: the cosine, the inner product, or minus the squared distance (l2). Hits below
+        the score `at_least` are left out; of those that `fold` takes for one only the best counts. With a filter,
+        every row that passes is searched.
         Raises ConfigError for k below one, a wrong filter, and queries that are not finite or not of `dim`.
         """
+        self._check(queries, k)
+        chosen = select(self.rows, where)
+        allowed = None if chosen is None else _mask(chosen, len(self.rows))
+        most = len(self) if chosen is None else len(chosen)
+        prepared = ready(queries, self.facts.metric)
+        if most == 0 or not len(prepared):
+            return Results(*_nothing(len(prepared)), self.rows)
+        if fold is None:
+            scores, ids = self.vector_index.search(prepared, min(k, most), self.facts.parameters, allowed)
+            counts = np.full(len(prepared), ids.shape[1])
+        else:
+            scores, ids, counts = self._folded(prepared, k, most, allowed, fold)
+        if at_least is not None:
+            counts = np.minimum(counts, (scores >= at_least).sum(axis=1))
+        return Results(scores, ids, counts, self.rows)
+
+    def _check(self, queries: NDArray[np.floating], k: int) -> None:
         if k < 1:
             raise ConfigError(f"k is {k}; ask for one hit at least")
         if queries.ndim != 2 or queries.shape[1] != self.card.dim:
             raise ConfigError(f"queries of shape {queries.shape}: {self.facts.name!r} takes (n, {self.card.dim})")
         if not np.isfinite(queries).all():
             raise ConfigError("a query has numbers that are not finite")
-        chosen = select(self.rows, where)
-        k = min(k, len(self) if chosen is None else len(chosen))
-        if k == 0:
-            return [[] for _ in queries]
-        scores, ids = self.faiss.search(ready(queries, self.facts.metric), k, params=self._parameters(chosen))
-        sign = -1.0 if METRICS[self.facts.metric].faiss_metric == faiss.METRIC_L2 else 1.0
-        return [self._hits(sign * s, i) for s, i in zip(scores, ids, strict=True)]
 
-    def _parameters(self, chosen: NDArray[np.int64] | None) -> Any:
-        selector = {} if chosen is None else {"sel": faiss.IDSelectorBatch(chosen)}
-        if self.facts.kind == "ivf-flat":
-            # a filter leaves few right rows in each list, so all lists are probed
-            probes = self.facts.parameters["nlist" if chosen is not None else "nprobe"]
-            return faiss.SearchParametersIVF(nprobe=probes, **selector)  # type: ignore[call-arg]
-        return faiss.SearchParameters(**selector)
+    def _folded(
+        self, queries: Floats, k: int, most: int, allowed: Mask | None, fold: Fold
+    ) -> tuple[Floats, Ids, NDArray[np.int64]]:
+        """As a search, for more and more rows, until every query has k that differ, or all were seen."""
+        wanted = min(most, MORE * k)
+        while True:
+            scores, ids = self.vector_index.search(queries, wanted, self.facts.parameters, allowed)
+            keep = np.stack([self._differ(row, fold) for row in ids])
+            if wanted == most or (keep.sum(axis=1) >= k).all():
+                break
+            wanted = min(most, 2 * wanted)
+        order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+        counts = np.minimum(keep.sum(axis=1), k)
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1), counts
 
-    def _hits(self, scores: NDArray[np.float32], ids: NDArray[np.int64]) -> list[Hit]:
-        found = [(float(s), int(i)) for s, i in zip(scores, ids, strict=True) if i >= 0]
-        records = self.rows.take(pa.array([i for _, i in found], pa.int64())).to_pylist()
-        return [
-            Hit(
-                rank=rank,
-                score=score,
-                caption=record["caption"] or "",
-                metadata={n: v for n, v in record.items() if n not in OWN and v is not None},
-                **{name: record[name] for name in OWN if name != "caption"},
-            )
-            for rank, ((score, _), record) in enumerate(zip(found, records, strict=True), start=1)
-        ]
+    def _differ(self, ids: Ids, fold: Fold) -> Mask:
+        """Which of the ids, best first, are like none before them."""
+        samples = np.asarray(self.rows["id"].take(pa.array(ids)))
+        _, firsts = np.unique(samples, return_index=True)
+        keep = np.zeros(len(ids), bool)
+        keep[firsts] = True
+        if fold is Fold.DUPLICATES:
+            unit = ready(self.vector_index.stored(ids), "cosine")
+            alike = np.tril(unit @ unit.T >= ALIKE, -1)
+            for place in np.flatnonzero(keep):
+                keep[place] = not (alike[place] & keep).any()
+        return keep
 
-    def read_queries(self, path: str | Path) -> NDArray[np.float32]:
+    def read_queries(self, path: str | Path) -> Floats:
         """Query vectors from an .npy or Parquet file, `(n, dim)`."""
         return read_vectors(Path(path), self.card)
+
+
+def _mask(chosen: Ids, rows: int) -> Mask:
+    mask = np.zeros(rows, bool)
+    mask[chosen] = True
+    return mask
+
+
+def _nothing(queries: int) -> tuple[Floats, Ids, Ids]:
+    return np.zeros((queries, 0), np.float32), np.zeros((queries, 0), np.int64), np.zeros(queries, np.int64)
 
 
 def open_index(dataset: str | Dataset, name: str) -> Index:
