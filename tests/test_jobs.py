@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmdata.cluster import Resources
 from mmdata.stages.status import status
 from mmdata.storage.dataset import Dataset
 
