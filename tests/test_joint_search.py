@@ -55,7 +55,7 @@ def test_a_text_finds_the_pictures_or_sounds_that_the_library_puts_next_to_it(
     folder = save(model, tmp_path)
     extract(ExtractConfig(dataset=corpus.url, encoders=(f"{model.__name__}={spec.format(tmp_path)}",)), HERE)
     index(IndexConfig(dataset=corpus.url, features=model.__name__), HERE)
-    [answer] = ask(corpus, [model.__name__], Query("text", QUESTION), Narrowed(12))
+    [answer] = ask(corpus, [model.__name__], Query.of(text=QUESTION), Narrowed(12))
     rows = Features(corpus, model.__name__).to_arrow()
     with torch.inference_mode():
         scores = vectors(rows).astype(np.float32) @ library(folder, QUESTION).numpy()
