@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mmdata.cluster import one_connection
 from mmdata.config import Config, load
 from mmdata.errors import MMDataError
+from mmdata.heap import keep_freed_memory
 
 
 def run_job(job: Callable[[Config], None], model: type[Config], about: str | None) -> None:
@@ -16,6 +17,7 @@ def run_job(job: Callable[[Config], None], model: type[Config], about: str | Non
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the file; repeatable")
     parser.add_argument("--debug", action="store_true", help="the traceback of an error")
     arguments = parser.parse_args()
+    keep_freed_memory()
     try:
         with one_connection():
             job(load(model, arguments.config, arguments.set))

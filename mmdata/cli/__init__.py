@@ -7,6 +7,7 @@ import typer
 
 from mmdata.cli import build, export, learn, look
 from mmdata.errors import MMDataError
+from mmdata.heap import keep_freed_memory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +50,7 @@ def main() -> None:
 
     `--debug`, anywhere, shows the traceback.
     """
+    keep_freed_memory()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments, prog_name="mmdata")

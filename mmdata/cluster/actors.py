@@ -21,6 +21,7 @@ from mmdata.cluster import (
 )
 from mmdata.cluster.connect import connected, fit, last_line
 from mmdata.errors import MMDataError, ModelError
+from mmdata.heap import ENVIRONMENT
 
 ATTEMPTS = 3  # workers that may die over one item before it is given up
 STALL_SECONDS = 60.0
@@ -122,6 +123,7 @@ def run_on_ray(
             max_concurrency=IN_FLIGHT,
             max_restarts=0,
             scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": ENVIRONMENT},
         )
         arguments = ray.put(setup), ray.put(work), fitted.cpus  # once, however many workers there are
         pool = _Pool(lambda: actor_class.remote(*arguments), ready, fitted.workers or 0, deque(items))

@@ -1,31 +1,25 @@
 """The one place that sets up torch: threads, memory, precision, device."""
 
-import ctypes
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from mmdata.errors import ModelError
+from mmdata.heap import keep_freed_memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MALLOPT = {-1: 1 << 30, -3: 1 << 30, -8: 1}  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
 
 
 def configure() -> None:
-    """One CPU thread for each call into torch, and glibc keeps freed memory rather than give it back.
+    """One CPU thread for each call into torch, and freed memory is kept.
 
     Encoding runs in as many threads as there are cores, each with a batch of its own: barriers between
-    the threads of one batch cost more than they win, the more so while other threads decode. Giving memory
-    back costs a page fault for each page of each activation. Both are measured in docs/decisions.md.
+    the threads of one batch cost more than they win, the more so while other threads decode (docs/decisions.md).
     """
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
-        for option, value in MALLOPT.items():
-            mallopt(option, value)
+    keep_freed_memory()
 
 
 def start_lane(device: str) -> None:
@@ -33,6 +27,14 @@ def start_lane(device: str) -> None:
     torch.set_num_threads(1)
     if device != "cpu":
         torch.cuda.set_stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]
+
+
+def stack(rows: Sequence[torch.Tensor], device: str) -> torch.Tensor:
+    """Rows to a batch on the device; on a GPU they are put together in the pinned memory they are copied from."""
+    if device == "cpu":
+        return torch.stack(list(rows))
+    pinned = torch.empty((len(rows), *rows[0].shape), dtype=rows[0].dtype, pin_memory=True)
+    return torch.stack(list(rows), out=pinned).to(device, non_blocking=True)
 
 
 def to_device(batch: torch.Tensor, device: str) -> torch.Tensor:

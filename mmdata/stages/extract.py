@@ -8,6 +8,7 @@ from mmdata.cluster import Resources
 from mmdata.config import ExtractConfig
 from mmdata.encoders import Request, Windows, describe
 from mmdata.errors import ConfigError, NotFound
+from mmdata.heap import keep_freed_memory
 from mmdata.stages import Job, Summary, Watch, run_job, silent
 from mmdata.stages.encode import Work, encode_shard, setup
 from mmdata.storage.dataset import SHARDS, Dataset, features_folder
@@ -23,6 +24,7 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
     Raises NotFound without shards, Conflict when a feature set of the same name came from another encoder
     or from other shards, TooManyRejects above `config.max_reject_rate`.
     """
+    keep_freed_memory()
     dataset = Dataset.open(config.dataset)
     shards = _finished_shards(dataset)
     cards = _cards(config, resources)
