@@ -9,12 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from mmdata.encoders import Prepared
-from mmdata.encoders.device import inference, to_device, to_numpy
+from mmdata.encoders.device import inference, stack, to_numpy
+from mmdata.encoders.folding import fold_batch_norms
 from mmdata.encoders.pixels import Preparation
 from mmdata.types import EncoderCard
 
 CPU_BATCH = 16  # larger batches fall out of the cache: 74 images/s at 16, 60 at 32 (docs/decisions.md)
 GPU_BATCH = 256
+PICTURE = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+"""One to try a model on."""
 Seen = tuple[torch.Tensor, Iterable[torch.Tensor]]
 """Vectors `(n, dim)` and n maps of patches `(token_dim, height, width)`; no maps where a model has none."""
 
@@ -39,6 +42,8 @@ class ImageEncoder:
         )
         self.forward = forward
         self.device = device
+        with torch.inference_mode():
+            fold_batch_norms(model, lambda: forward(self._inputs([self.transform(PICTURE)]))[0])
 
     def prepare(self, value: NDArray[np.uint8]) -> list[Prepared]:
         """`(height, width, 3) uint8` to the model's input: bytes where the library's steps allow, else floats."""
@@ -65,8 +70,8 @@ class ImageEncoder:
 
     def _inputs(self, batch: Sequence[Any]) -> Any:
         if isinstance(batch[0], Mapping):
-            return {name: to_device(torch.stack([one[name] for one in batch]), self.device) for name in batch[0]}
-        pixels = to_device(torch.stack(list(batch)), self.device).contiguous(memory_format=torch.channels_last)
+            return {name: stack([one[name] for one in batch], self.device) for name in batch[0]}
+        pixels = stack(batch, self.device).contiguous(memory_format=torch.channels_last)
         if self.scale is None:
             return pixels
         mean, std = self.scale
