@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -264,11 +265,33 @@ def test_a_user_s_module_that_lacks_a_package_says_which(tmp_path: Path, monkeyp
         describe("needs_much:Encoder")
 
 
-def test_a_tokenizer_that_cuts_by_itself_counts_it_as_a_repair(tmp_path: Path) -> None:
+def test_a_tokenizer_of_transformers_in_open_clip_gives_windows_too(tmp_path: Path) -> None:
     encoder = load_encoder(describe(f"open_clip:local-dir:{save(open_clip_words, tmp_path)}#text"))
-    (long,), (short,) = encoder.prepare("a red star " * 30), encoder.prepare("a red star")
+    assert encoder.card.windows == Windows.MEAN
+    assert [window.length for window in encoder.prepare("a red star " * 9)] == [24, 7]
+    (short,) = encoder.prepare("a red star")
+    assert (short.length, short.repairs) == (5, ())
+
+
+def test_a_tokenizer_that_cuts_by_itself_counts_it_as_a_repair(tmp_path: Path) -> None:
+    folder = save(open_clip_words, tmp_path)
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    special = {"bos_token": "ring", "eos_token": "left", "cls_token": "right"}
+    config["model_cfg"]["text_cfg"] |= {"tokenizer_mode": "clips", "tokenizer_kwargs": special}
+    path.write_text(json.dumps(config))
+    encoder = load_encoder(describe(f"open_clip:local-dir:{folder}#text"))
     assert encoder.card.windows == Windows.CUT
-    assert (long.repairs, short.repairs) == ((Reason.TOO_LONG,), ())
+    repairs = {n: encoder.prepare("star " * n)[0].repairs for n in (3, 21, 22, 60)}
+    assert repairs == {3: (), 21: (), 22: (Reason.TOO_LONG,), 60: (Reason.TOO_LONG,)}
+
+
+def test_threads_that_share_a_tokenizer_do_not_change_what_the_others_cut(tmp_path: Path) -> None:
+    encoder = load_encoder(describe(f"open_clip:local-dir:{save(open_clip_words, tmp_path)}#text"))
+    texts = ["a red star", "a " * 60, "two blue ring"] * 100
+    alone = [encoder.prepare(text) for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(encoder.prepare, texts)) == alone
 
 
 def test_what_is_read_of_a_picture_is_bytes_wherever_the_library_resizes_and_crops(tmp_path: Path) -> None:
@@ -291,3 +314,27 @@ def test_a_card_of_another_starter_version_is_not_the_same_space() -> None:
     cards: list[EncoderCard] = [describe(name) for name in STARTERS]
     assert len({card.space for card in cards}) == 3
     assert replace(cards[0], name="x", versions={}).fingerprint == cards[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("model", "spec"),
+    [
+        (bert, "hf:{}"),
+        (sentence_bert, "sentence-transformers:{}"),
+        (clip, "hf:{}#image"),
+        (timm_folder, "timm:local-dir:{}"),
+        (open_clip_folder, "open_clip:local-dir:{}#text"),
+        (resnet18_file, "torchvision:resnet18/{}/weights.safetensors"),
+    ],
+)
+def test_a_card_of_a_relative_path_holds_in_any_folder(
+    model: Callable[[Path], None], spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(model, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    card = describe(spec.format(f"./{folder.name}"))
+    assert card.spec == spec.format(folder)
+    assert all(str(folder) in tower for tower in card.towers.values())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_encoder(card).card == card

@@ -121,15 +121,35 @@ CASES = [
     Case("hf:{}#text", TEXT, 16, libraries.siglip_text, tiny_sounds.siglip2, 16, (6, 3, 8, 11, 24)),
     Case("hf:{}#audio", AUDIO, 12, libraries.joint_sound, tiny_sounds.clap),
     Case("hf:{}#text", TEXT, 12, libraries.joint_text, tiny_sounds.clap, 16, WORDS_READ),
-    Case("open_clip:local-dir:{}#image", IMAGE, 12, libraries.open_clip_image, tiny_sounds.open_clip_folder),
-    Case("open_clip:local-dir:{}#text", TEXT, 12, libraries.open_clip_text, tiny_sounds.open_clip_folder),
-    Case("open_clip:local-dir:{}#text", TEXT, 12, libraries.open_clip_text, tiny_sounds.open_clip_words),
+    Case(
+        "open_clip:local-dir:{}#image", IMAGE, 12, libraries.open_clip_image, tiny_sounds.open_clip_folder, 64, (4,) * 5
+    ),
+    Case(
+        "open_clip:local-dir:{}#text",
+        TEXT,
+        12,
+        libraries.open_clip_text,
+        tiny_sounds.open_clip_folder,
+        16,
+        (5, 3, 13, 10, 24),
+    ),
+    Case(
+        "open_clip:local-dir:{}#text",
+        TEXT,
+        12,
+        libraries.open_clip_text,
+        tiny_sounds.open_clip_words,
+        16,
+        WORDS_READ,
+    ),
     Case(
         "tiny=open_clip:tiny_clip/{}/open_clip_model.safetensors#image",
         IMAGE,
         12,
         libraries.open_clip_image,
         tiny_sounds.open_clip_folder,
+        64,
+        (4,) * 5,
     ),
     Case("tiny=timm:local-dir:{}", IMAGE, 64, libraries.timm_vit, tiny_models.timm_folder, 64, (4,) * 5),
     Case("tiny=timm:local-dir:{}", IMAGE, 96, libraries.timm_resnet, tiny_models.timm_map_folder, 96, (4,) * 5),
@@ -139,6 +159,8 @@ CASES = [
         512,
         libraries.torchvision_resnet,
         tiny_models.resnet18_file,
+        512,
+        (4,) * 5,
     ),
 ]
 ONE_A_SPEC = list({case.spec: case for case in CASES if case.model}.values())

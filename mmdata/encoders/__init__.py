@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.encoders.families import find
+from mmdata.encoders.families import absolute, find
 from mmdata.errors import ConfigError
 from mmdata.types import EncoderCard, Modality, Reason
 
@@ -91,14 +91,15 @@ def describe(spec: str, request: Request = Request()) -> EncoderCard:
     that cannot be found.
     """
     given, _, rest = spec.partition("=") if re.match(r"\w[\w.-]*=", spec) else ("", "", spec)
+    asked, rest = rest, absolute(rest)
     family, name, tower = find(rest)
     card: EncoderCard = family.describe(name, tower, request)
     if request.tokens and not card.token_dim:
-        raise ConfigError(f"{rest} has no token vectors; leave --tokens out, or leave this encoder out")
+        raise ConfigError(f"{asked} has no token vectors; leave --tokens out, or leave this encoder out")
     spec = card.spec or rest
     return replace(
         card,
-        name=given or _folder_name(rest),
+        name=given or _folder_name(asked),
         spec=spec,
         dtype=request.dtype,
         precision=card.precision or request.precision,

@@ -87,6 +87,7 @@ FAMILIES = {
         modalities=(IMAGE, TEXT),
         needs=("open_clip_torch",),
         windows=(TEXT,),
+        tokens=(IMAGE, TEXT),
     ),
     "timm": Offer(
         spec="timm:NAME, timm:local-dir:FOLDER",
@@ -102,6 +103,7 @@ FAMILIES = {
         what="image classifiers of torchvision without their last layer",
         modalities=(IMAGE,),
         needs=("torchvision",),
+        tokens=(IMAGE,),
     ),
     "torchaudio": Offer(
         spec="torchaudio:BUNDLE[/WEIGHTS_FILE]",
@@ -171,6 +173,19 @@ def find(spec: str) -> tuple[Any, str, str]:
     if found := CLASS.fullmatch(body):
         return _class(spec, found["module"], found["name"]), found["model"] or "", tower
     raise _no_encoder(spec)
+
+
+def absolute(spec: str) -> str:
+    """The spec with the path of a local model made absolute, so that its card holds in any folder."""
+    body, hash_mark, tower = spec.partition("#")
+    family, _, model = body.partition(":")
+    if family not in FAMILIES:
+        return spec
+    way = "local-dir:" if model.startswith("local-dir:") else ""
+    if not way and family in ("open_clip", "torchvision", "torchaudio"):  # NAME/FILE
+        way = f"{model.partition('/')[0]}/"
+    path = Path(model.removeprefix(way))
+    return f"{family}:{way}{path.resolve()}{hash_mark}{tower}" if len(model) > len(way) and path.exists() else spec
 
 
 def _module(offer: Offer) -> Any:

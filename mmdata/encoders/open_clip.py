@@ -1,5 +1,7 @@
 """CLIP models of open_clip: `open_clip:ARCH/TAG_OR_FILE#TOWER`, also with `local-dir:FOLDER` and `hf-hub:REPO`."""
 
+from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from mmdata.encoders import Encoder, Prepared, Request, Windows
@@ -9,7 +11,12 @@ from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality, Reason
 
 if TYPE_CHECKING:
-    from mmdata.encoders.text import Tokenize
+    from collections.abc import Callable, Iterable
+
+    import torch
+
+    from mmdata.encoders.image import Seen
+    from mmdata.encoders.text import Read, Tokenize
 
 TOWERS = (Modality.IMAGE, Modality.TEXT)
 FAMILY = "open_clip:"
@@ -28,8 +35,8 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
     windows: str = ""
     if tower == Modality.TEXT:
         tokenizer = _tokenizer(name)
-        preprocessing = {"max_tokens": tokenizer.context_length, "pad_id": 0, "padding": "full"}
-        windows = request.windows if _splits(tokenizer) else Windows.CUT
+        preprocessing = {"max_tokens": tokenizer.context_length, "pad_id": _pad(tokenizer), "padding": "full"}
+        windows = request.windows if _is_own(tokenizer) or _is_plain(tokenizer) else Windows.CUT
     return EncoderCard(
         modality=Modality(tower),
         dim=int(open_clip.get_model_config(arch)["embed_dim"]),
@@ -40,6 +47,7 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
         weights_sha256=digest,
         towers={modality.value: f"{FAMILY}{name}#{modality}" for modality in TOWERS},
         windows=windows,
+        token_dim=_token_dim(model, tower, preprocessing) if request.tokens else 0,
         versions=versions("torch", "open_clip_torch"),
     )
 
@@ -55,17 +63,62 @@ def load(card: EncoderCard, device: str) -> Encoder:
     check(hash_tensors(model), card.weights_sha256, card.spec)
     model.to(device)
     if card.modality is Modality.TEXT:
-        tokenize = _windows(_tokenizer(name))
-        return TextEncoder(card, tokenize, lambda ids, mask: (model.encode_text(ids, normalize=True), []), device)
-    way = preparation(transform, steps_of(transform))
-    return ImageEncoder(card, model, way, lambda pixels: (model.encode_image(pixels, normalize=True), []), device)
+        tokenizer = _tokenizer(name)
+        pad_left = _is_plain(tokenizer) and tokenizer.tokenizer.padding_side == "left"
+        return TextEncoder(card, _tokenize(tokenizer, card), _read(model, card), device, pad_left)
+    return ImageEncoder(card, model, preparation(transform, steps_of(transform)), _see(model, card), device)
 
 
-def _windows(tokenizer: Any) -> "Tokenize":
-    """CLIP's own tokenizer in windows between its start and its end; of any other what it cuts itself."""
+def _see(model: Any, card: EncoderCard) -> "Callable[[torch.Tensor], Seen]":
+    def forward(pixels: "torch.Tensor") -> "Seen":
+        if not card.tokens:
+            return model.encode_image(pixels, normalize=True), []
+        found = model.forward_intermediates(image=pixels, image_indices=1, normalize_intermediates=True)
+        return found["image_features"], found["image_intermediates"][-1]
+
+    return forward
+
+
+def _read(model: Any, card: EncoderCard) -> "Read":
+    def forward(ids: "torch.Tensor", mask: "torch.Tensor") -> "tuple[torch.Tensor, Iterable[torch.Tensor]]":
+        if not card.tokens:
+            return model.encode_text(ids, normalize=True), []
+        found = model.forward_intermediates(text=ids, text_indices=1, normalize_intermediates=True)
+        return found["text_features"], found["text_intermediates"][-1]
+
+    return forward
+
+
+def _token_dim(model: Any, tower: str, preprocessing: dict[str, Any]) -> int:
+    """Of the patches or words behind the last block; 0 for a text tower of transformers, which gives none."""
+    import torch
+
+    if tower == Modality.IMAGE:
+        pixels = torch.zeros(1, 3, *_sides(preprocessing["size"]))
+        maps = model.forward_intermediates(image=pixels, image_indices=1, intermediates_only=True)
+        return int(maps["image_intermediates"][-1].shape[1])
+    if not hasattr(getattr(model, "text", model), "forward_intermediates"):
+        return 0
+    ids = torch.zeros(1, preprocessing["max_tokens"], dtype=torch.long)
+    states = model.forward_intermediates(text=ids, text_indices=1, intermediates_only=True)
+    return int(states["text_intermediates"][-1].shape[-1])
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _tokenize(tokenizer: Any, card: EncoderCard) -> "Tokenize":
+    if _is_own(tokenizer):
+        return _own(tokenizer)
+    return _plain(tokenizer, card) if _is_plain(tokenizer) else _other(tokenizer)
+
+
+def _own(tokenizer: Any) -> "Tokenize":
+    """CLIP's own tokenizer, in windows between its start and its end."""
     room = tokenizer.context_length - 2
 
-    def own(text: str) -> list[Prepared]:
+    def tokenize(text: str) -> list[Prepared]:
         cleaned = tokenizer.clean_fn(text)
         words = [(word.span(), tokenizer.encode(word.group())) for word in tokenizer.pat.finditer(cleaned)]
         tokens = [(token, span) for span, ids in words for token in ids]
@@ -80,16 +133,50 @@ def _windows(tokenizer: Any) -> "Tokenize":
             for window in windows
         ]
 
-    def other(text: str) -> list[Prepared]:
-        ids = tokenizer([text])[0].tolist()
-        cut = len(tokenizer.tokenizer(tokenizer.clean_fn(text))["input_ids"]) > tokenizer.context_length
-        return [Prepared(ids, len(ids), 0, len(text), (Reason.TOO_LONG,) if cut else ())]
-
-    return own if _splits(tokenizer) else other
+    return tokenize
 
 
-def _splits(tokenizer: Any) -> bool:
+def _plain(tokenizer: Any, card: EncoderCard) -> "Tokenize":
+    """A tokenizer of transformers, in windows."""
+    from mmdata.encoders.text import tokens_of
+
+    in_windows = tokens_of(tokenizer.tokenizer.backend_tokenizer, card)
+    gone = tokenizer.tokenizer.sep_token_id if tokenizer.strip_sep_token else None
+
+    def tokenize(text: str) -> list[Prepared]:
+        windows = in_windows(tokenizer.clean_fn(text))
+        return [replace(window, data=[0 if token == gone else token for token in window.data]) for window in windows]
+
+    return tokenize
+
+
+def _other(tokenizer: Any) -> "Tokenize":
+    """Any other, which cuts by itself: whether it did shows when there is room for one token more.
+
+    transformers sets the length that a tokenizer cuts to at every call and for all threads, so they take turns.
+    """
+    turn, room, pad = Lock(), tokenizer.context_length, _pad(tokenizer)
+
+    def tokenize(text: str) -> list[Prepared]:
+        with turn:
+            ids, more = (tokenizer([text], context_length=length)[0] for length in (room, room + 1))
+        cut = bool((more != pad).sum() > (ids != pad).sum())
+        return [Prepared(ids.tolist(), len(ids), 0, len(text), (Reason.TOO_LONG,) if cut else ())]
+
+    return tokenize
+
+
+def _is_own(tokenizer: Any) -> bool:
     return hasattr(tokenizer, "sot_token_id")
+
+
+def _is_plain(tokenizer: Any) -> bool:
+    """Whether it gives what the library tokenizers alone gives, but for padding."""
+    return not getattr(tokenizer, "tokenizer_mode", "other") and hasattr(tokenizer.tokenizer, "backend_tokenizer")
+
+
+def _pad(tokenizer: Any) -> int:
+    return 0 if _is_own(tokenizer) else int(tokenizer.tokenizer.pad_token_id or 0)
 
 
 def _tokenizer(name: str) -> Any:
