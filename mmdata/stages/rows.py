@@ -16,6 +16,11 @@ from mmdata.types import EncoderCard, Outcome, Reason, Reject, Rejected
 REPAIRS = {
     Reason.TOO_LONG: "cut to what the encoder takes",
 }
+UNUSABLE = {
+    Reason.ZERO_NORM: "gave a vector of zeros, which has no direction; another encoder may see something in this part",
+    Reason.NONFINITE_OUTPUT: "gave numbers that are not finite; try --dtype float32, or --precision fp32",
+    Reason.OOM: "needs more memory for this part alone than the device has; try the CPU, or shorter windows",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ class Gathering:
         for place in np.flatnonzero(~keep):
             row = rows.numbers[place]
             reason = Reason.ZERO_NORM if finite[place] else Reason.NONFINITE_OUTPUT
-            self._note(row, Outcome.REJECTED, Reason.OOM if row in too_large else reason, _unusable(self.card))
+            reason = Reason.OOM if row in too_large else reason
+            self._note(row, Outcome.REJECTED, reason, f"{self.card.spec} {UNUSABLE[reason]}")
         return _kept(rows, keep)
 
     def _note(self, row: int, outcome: Outcome, reason: Reason, message: str) -> None:
@@ -81,10 +87,6 @@ class Gathering:
         self.notes.append(
             Reject(about["id"], about["key"], about["source"], self.card.modality, outcome, reason, message)
         )
-
-
-def _unusable(card: EncoderCard) -> str:
-    return f"{card.spec} gave no usable vector"
 
 
 def _in_order(card: EncoderCard, encoded: list[Encoded]) -> Rows:
