@@ -142,8 +142,10 @@ def bare(url: str, spec: str) -> dict[str, float]:
     from mmdata.cluster import threads
     from mmdata.encoders import describe, load_encoder
     from mmdata.encoders.device import configure
+    from mmdata.heap import keep_freed_memory
     from mmdata.media import decode
 
+    keep_freed_memory()
     configure()
     cores = threads()
     encoder = load_encoder(describe(spec))

@@ -1,4 +1,4 @@
-"""Extraction against Ray Data and a torch DataLoader: `python benchmarks/extract_peers.py`.
+"""Extraction against Ray Data and a torch DataLoader: `python benchmarks/extract_peers.py [PICTURES [ROUNDS]]`.
 
 The same shards, the same model (`efficientnet-lite0`), the same machine; rows a second from the start of the
 job (loading the model and starting Ray included) to finished Parquet. Each side runs in a process of its own,
@@ -22,25 +22,24 @@ from typing import Any
 
 import numpy as np
 
-COUNT = 1500
 SHARDS = 10
-ROUNDS = 3
 BATCH = 16
 SHIPPED_BATCH = 256
 
 
-def main() -> None:
-    sides = list(SIDES)
+def main(count: int = 1500, rounds: int = 3) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        url = dataset(Path(folder))
-        rates = {side: median(_rate(side, url, Path(folder)) for _ in range(ROUNDS)) for side in sides}
+        url = dataset(Path(folder), count)
+        seen = [{side: _rate(side, url, Path(folder), count) for side in SIDES} for _ in range(rounds)]
+    rates = {side: median(rates[side] for rates in seen) for side in SIDES}
     ours = rates.pop("mmdata")
-    print(f"{COUNT} JPEGs of 640 x 480 in {SHARDS} shards, efficientnet-lite0 in fp32: mmdata {ours:.1f} rows/s")
+    print(f"{count} JPEGs of 640 x 480 in {SHARDS} shards, efficientnet-lite0 in fp32: mmdata {ours:.1f} rows/s")
     for side, rate in rates.items():
-        print(f"  {side}: {rate:.1f} rows/s; mmdata is {ours / rate:.2f} times as fast", flush=True)
+        ratios = [rates["mmdata"] / rates[side] for rates in seen]
+        print(f"  {side}: {rate:.1f} rows/s; mmdata is {median(ratios):.2f} times as fast", flush=True)
 
 
-def dataset(root: Path) -> str:
+def dataset(root: Path, count: int) -> str:
     """Shards of pictures with the detail of photos."""
     from PIL import Image
 
@@ -51,21 +50,21 @@ def dataset(root: Path) -> str:
     source, url = root / "source", str(root / "data")
     source.mkdir()
     rng = np.random.default_rng(0)
-    for number in range(COUNT):
+    for number in range(count):
         small = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8))
         small.resize((640, 480), Image.Resampling.BICUBIC).save(source / f"{number:05d}.jpg", quality=90)
-    shard(ShardConfig(dataset=url, source=str(source), samples_per_shard=COUNT // SHARDS), Resources(workers=0))
+    shard(ShardConfig(dataset=url, source=str(source), samples_per_shard=count // SHARDS), Resources(workers=0))
     return url
 
 
-def _rate(side: str, url: str, root: Path) -> float:
+def _rate(side: str, url: str, root: Path, count: int) -> float:
     out = tempfile.mkdtemp(dir=root)
     done = subprocess.run([sys.executable, __file__, side, url, out], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     seconds, rows = json.loads(done.stdout.splitlines()[-1])
-    assert rows == COUNT, f"{side} wrote {rows} of {COUNT} rows"
-    return COUNT / seconds
+    assert rows == count, f"{side} wrote {rows} of {count} rows"
+    return count / seconds
 
 
 def run_mmdata(url: str, out: str) -> None:
@@ -205,8 +204,8 @@ SIDES: dict[str, Callable[[str, str], None]] = {
 }
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
+    if len(sys.argv) < 4:
+        main(*(int(number) for number in sys.argv[1:]))
     else:
         side, url, out = sys.argv[1:]
         since = time.perf_counter()
