@@ -2,7 +2,7 @@
 
 import { beginning, Refused, sample, show } from "./api.js";
 import { byId, clock, h, icon, PLURAL, put, shown } from "./dom.js";
-import { player } from "./hits.js";
+import { player, trouble } from "./hits.js";
 
 const READ = 20_000; // bytes of a text part that are shown
 let asked = null;
@@ -20,8 +20,8 @@ export async function openDrawer(id, hit, scores, does) {
     const found = await sample(id, signal);
     if (!signal.aborted) fill(found, hit, scores, does);
   } catch (error) {
-    if (error instanceof Refused && !hit) put(drawer, tools(null, does), h("div", { className: "trouble", role: "alert" }, h("p", {}, error.message)));
-    else if (error instanceof Refused && hit.media) drawer.append(h("div", { className: "trouble", role: "alert" }, h("p", {}, error.message)));
+    if (error instanceof Refused && !hit) put(drawer, tools(null, does), trouble(error));
+    else if (error instanceof Refused && hit.media) drawer.append(trouble(error));
     else if (!(error instanceof Refused) && error.name !== "AbortError") throw error;
   }
 }

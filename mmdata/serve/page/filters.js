@@ -23,8 +23,8 @@ export function drawFilters(state, answerers, change) {
   byId("filter-count").textContent = state.where.length;
 }
 
-/** Open or close the panel where it is not always there. */
-export function toggleFilters(open) {
+/** Open or close the panel where it is not always there; the other of the two when `open` is not given. */
+export function toggleFilters(open = !byId("filters").classList.contains("open")) {
   byId("filters").classList.toggle("open", open);
   byId("show-filters").setAttribute("aria-expanded", String(open));
 }
@@ -102,6 +102,6 @@ function options(state, change) {
     h("legend", {}, "Hits"),
     choice("How many", state.k, counts.map((count) => [count, count]), "k"),
     choice("Show as one", state.fold, [["", "nothing"], ["sample", "parts of a sample"], ["duplicates", "duplicates"]], "fold"),
-    h("label", { className: "option" }, h("span", {}, "Score at least"), h("input", { id: "o-least", type: "number", step: 0.05, value: state.atLeast, placeholder: "any", onchange: (event) => change({ atLeast: event.target.value }) })),
+    h("label", { className: "option" }, h("span", {}, "Least score"), h("input", { id: "o-least", type: "number", step: 0.05, value: state.atLeast, placeholder: "any", onchange: (event) => change({ atLeast: event.target.value }) })),
   );
 }

@@ -5,24 +5,32 @@ import { byId, clock, counted, h, icon, PLURAL, put } from "./dom.js";
 
 /** Draw the sections; each is {about, hits, seconds, error}, with neither hits nor error while it is asked. */
 export function drawHits(sections, scored, does) {
-  put(byId("results"), ...sections.map((one) => section(one, scored, does)));
+  const tools = h("div", { className: "share" }, ...jumps(sections), h("button", { type: "button", className: "plain", id: "take", onclick: does.take }, "Copy as link, curl or Python"));
+  put(byId("results"), tools, ...sections.map((one) => section(one, scored, does)));
+}
+
+/** Where several indexes answer, a way to each. */
+function jumps(sections) {
+  if (sections.length < 2) return [];
+  const to = ({ about }) => byId("results").querySelector(`[data-index="${CSS.escape(about.name)}"] .hit .open`)?.focus();
+  return sections.slice(1).map((one) => h("button", { type: "button", className: "plain", onclick: () => to(one) }, h("span", { className: "first" }, one.about.modality === sections[0].about.modality ? one.about.name : PLURAL[one.about.modality]), "↓"));
 }
 
 function section(one, scored, does) {
   const { about, hits, error } = one;
-  const inner = error ? trouble(error, does) : !hits ? waiting(about.modality) : hits.length ? grid(hits, about, scored, does) : nothing(does);
+  const inner = error ? trouble(error, does.again) : !hits ? waiting(about.modality) : hits.length ? grid(hits, about, scored, does) : nothing(does);
   return h(
     "section",
     { className: "answer", "data-index": about.name, "aria-label": `${PLURAL[about.modality] ?? about.modality}, ${about.name}`, "aria-busy": String(!hits && !error) },
-    h("header", {}, h("h2", {}, PLURAL[about.modality] ?? about.modality), h("p", { className: "note figures" }, summary(one, scored))),
+    h("header", {}, h("h2", {}, PLURAL[about.modality] ?? about.modality), summary(one, scored)),
     inner,
   );
 }
 
 function summary({ about, hits, seconds, trip }, scored) {
-  if (!hits) return about.name;
-  const said = scored ? `the ${hits.length} nearest of ${counted(about.rows, about.modality)}` : `${counted(hits.length, about.modality)} that pass, in no order`;
-  return `${hits.length ? said : "none"} · ${milliseconds(seconds)} in the service, ${milliseconds(trip)} in all`;
+  if (!hits) return h("p", { className: "note" }, about.name);
+  const said = scored ? `the ${hits.length} nearest of ${counted(about.rows, about.modality)}` : `${hits.length} that pass, in no order`;
+  return h("p", { className: "note figures", title: `${milliseconds(trip)} with the way here and back` }, `${hits.length ? said : "none"} · ${milliseconds(seconds)}`);
 }
 
 const milliseconds = (seconds) => `${seconds < 0.01 ? (seconds * 1000).toFixed(1) : Math.round(seconds * 1000)} ms`;
@@ -110,8 +118,9 @@ function nothing(does) {
   return h("div", { className: "empty" }, h("p", {}, does.narrowed() ? "Nothing here passes the filters." : "Nothing was found."), does.narrowed() ? h("button", { type: "button", onclick: does.widen }, "Clear the filters") : null);
 }
 
-function trouble(error, does) {
-  return h("div", { className: "trouble", role: "alert" }, h("p", {}, error.message), h("button", { type: "button", onclick: does.again }, "Try again"));
+/** What went wrong, in the service's words; `again` tries once more, where that may help. */
+export function trouble(error, again) {
+  return h("div", { className: "trouble", role: "alert" }, h("p", {}, error.message), again ? h("button", { type: "button", onclick: again }, "Try again") : null);
 }
 
 /** The page before anything is asked: some of the collection, and things one might ask. */

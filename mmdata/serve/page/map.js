@@ -2,6 +2,7 @@
 
 import { map, show } from "./api.js";
 import { byId, counted, h, icon, put, say, shown, tell } from "./dom.js";
+import { trouble } from "./hits.js";
 import { remember } from "./seen.js";
 
 const PALETTE = ["#3d7a68", "#d08a3c", "#5b7fb9", "#b3556b", "#8a6fb0", "#7d9a3f", "#c9a227", "#4aa3a8", "#9a6b4f", "#c77daa"];
@@ -39,7 +40,7 @@ export async function drawMap(state, about, hits, does) {
     chosen(new Set());
   } catch (error) {
     drawn.asked = "";
-    put(byId("plot"), h("div", { className: "trouble", role: "alert" }, h("p", {}, error.message), h("button", { type: "button", onclick: () => drawMap(state, about, hits, does) }, "Try again")));
+    put(byId("plot"), trouble(error, () => drawMap(state, about, hits, does)));
   } finally {
     byId("plot").classList.remove("waiting");
   }
