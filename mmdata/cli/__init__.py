@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmdata.cli import build, export, learn, look
+from mmdata.cli import build, export, learn, look, serve
 from mmdata.errors import MMDataError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ LEARNING: list[Callable[..., None]] = [
 ]
 LOOKING: list[Callable[..., None]] = [
     look.search,
+    serve.serve,
     export.export,
     look.status,
     look.rejects,
