@@ -52,7 +52,7 @@ function fill(one, hit, scores, does) {
 const rank = (modality, hit) => (modality === hit?.modality ? -1 : ["image", "audio", "text"].indexOf(modality));
 
 function tools(one, does) {
-  const button = (name, word, act) => h("button", { type: "button", className: "quiet", title: word, "aria-label": word, "data-name": name, onclick: act }, icon(name));
+  const button = (name, word, act) => h("button", { type: "button", className: "quiet", title: word, "aria-label": word, "data-name": name, autofocus: name === "close", onclick: act }, icon(name));
   return h("div", { className: "drawer-tools" }, button("left", "The one before (left arrow)", () => does.step(-1)), button("right", "The next one (right arrow)", () => does.step(1)), h("span", {}), button("close", "Close (Esc)", does.close));
 }
 
@@ -73,7 +73,7 @@ function media(modality, part, one, hit) {
 
 function action(name, one, does) {
   const [word, act] = { like: ["More like this", () => does.like(one)], more: ["More", () => does.add(one, 0.5)], less: ["Less", () => does.add(one, -0.5)] }[name];
-  return h("button", { type: "button", "data-name": name, onclick: act }, icon({ like: "like", more: "plus", less: "minus" }[name]), word);
+  return h("button", { type: "button", "data-name": name, autofocus: name === "close", onclick: act }, icon({ like: "like", more: "plus", less: "minus" }[name]), word);
 }
 
 const block = (title, inner) => h("section", {}, h("h3", {}, title), inner);

@@ -2,7 +2,7 @@
 
 import { byId, h, icon, put, shown } from "./dom.js";
 
-const MANY = 8; // values of a field that are shown at first
+const MANY = 8; // values of a field that are shown at first, unless few more are left
 const opened = new Set(); // fields whose values are all shown
 
 /** Draw the panel; `change(patch)` is called with what the user alters. */
@@ -49,7 +49,7 @@ function range(field, own, set) {
 function values(field, own, set) {
   const all = field.values.map(String);
   const chosen = own.filter((one) => one.op === "=" || one.op === "!=").map(({ value }) => value);
-  const some = opened.has(field.name) ? all : all.slice(0, MANY);
+  const some = opened.has(field.name) ? all : all.slice(0, all.length > MANY + 2 ? MANY : undefined);
   const listed = [...new Set([...some, ...chosen])];
   const rest = all.length - some.length;
   const more = h("button", { type: "button", className: "plain", onclick: () => { opened.add(field.name); set(own); } }, `${rest} more`);
@@ -60,7 +60,7 @@ function values(field, own, set) {
   };
   return [
     h("div", { className: "values" }, ...listed.map((value) => pill(field, value, own, set)), rest > 0 ? more : null),
-    field.type === "text" && (all.length > MANY || contains)
+    field.type === "text" && (all.length > MANY + 2 || contains)
       ? h("input", { id: `f-${field.name}-has`, type: "search", placeholder: "contains …", value: contains?.value ?? "", onchange: find, "aria-label": `${field.name} contains` })
       : null,
   ];

@@ -127,7 +127,8 @@ function drawLabel() {
 async function start() {
   byId("progress").hidden = false;
   try {
-    indexes = await api.indexes();
+    const order = ["image", "audio", "text"]; // pictures first: they are seen at once
+    indexes = (await api.indexes()).sort((a, b) => order.indexOf(a.modality) - order.indexOf(b.modality));
   } catch (error) {
     put(byId("results"), trouble(error, start));
     return;

@@ -2,16 +2,16 @@
 
 import { byId, h, put } from "./dom.js";
 import { apiKey } from "./api.js";
-import { body } from "./query.js";
+import { body, usable } from "./query.js";
+import { upload } from "./uploads.js";
 
 /** Open the dialog with the three of them. */
 export function openShare(state, answerers) {
-  const uploads = state.terms.some(({ kind }) => kind === "image" || kind === "audio");
   put(
     byId("share"),
     h("h2", { id: "share-title" }, "Take this search along"),
     snippet("Link", location.href),
-    uploads ? h("p", { className: "note" }, "A picture or a sound of yours cannot travel in a link: whoever opens it is asked to add the file again.") : null,
+    uploads(state).length ? h("p", { className: "note" }, "A picture or a sound of yours cannot travel in a link: whoever opens it is asked to add the file again.") : null,
     snippet("curl", asCurl(state, answerers)),
     snippet("Python", asPython(state, answerers)),
     h("form", { method: "dialog" }, h("button", { className: "go" }, "Close")),
@@ -36,36 +36,38 @@ async function copied(shown, button) {
   setTimeout(() => (button.textContent = "Copy"), 3000);
 }
 
-const names = (answerers) => (answerers.length === 1 ? answerers[0].name : answerers.map(({ name }) => name));
+/** The question to all who answer; where only filters are given, to the first, since its stand-in for a query fits no other. */
+function question(state, answerers, encode) {
+  const all = state.terms.length ? answerers.map(({ name }) => name) : [answerers[0].name];
+  return body(state, all.length === 1 ? all[0] : all, answerers[0], encode);
+}
 
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
+const uploads = (state) => usable(state.terms).there.flatMap(({ value }) => upload(value) ?? []);
+const mark = ({ id }) => `bytes of ${id}`; // where the text of a request will name a file; ids are drawn by chance
+
 export function asCurl(state, answerers) {
-  const files = [];
-  const asked = body(state, names(answerers), answerers[0], (one) => `@${files.push(one.name) - 1}@`);
-  let data = quoted(JSON.stringify(asked));
-  files.forEach((name, place) => (data = data.replace(`@${place}@`, () => `'"$(base64 < ${quoted(name)} | tr -d '\\n')"'`)));
+  const files = uploads(state);
+  let data = quoted(JSON.stringify(question(state, answerers, mark)));
+  for (const one of files) data = data.replaceAll(mark(one), () => `'"$(base64 < ${quoted(one.name)} | tr -d '\\n')"'`);
   const key = apiKey() ? ` \\\n  -H "Authorization: Bearer $(cat KEYFILE)"` : "";
-  return `curl -s ${location.origin}/search -H 'Content-Type: application/json'${key} \\\n  --data-binary @- <<< ${data}`;
+  const sent = files.length ? `--data-binary @- <<< ${data}` : `-d ${data}`; // an argument has room for 128 kB only
+  return `curl -s ${location.origin}/search -H 'Content-Type: application/json'${key} \\\n  ${sent}`;
 }
 
 export function asPython(state, answerers) {
-  let files = 0;
-  const put = [];
-  const asked = body(state, names(answerers), answerers[0], (one) => {
-    put.push(one.name);
-    return `@${files++}@`;
-  });
-  let literal = python(asked);
-  put.forEach((name, place) => (literal = literal.replace(`"@${place}@"`, () => `base64.b64encode(Path(${JSON.stringify(name)}).read_bytes()).decode()`)));
+  const files = uploads(state);
+  let asked = python(question(state, answerers, mark));
+  for (const one of files) asked = asked.replaceAll(JSON.stringify(mark(one)), () => `base64.b64encode(Path(${JSON.stringify(one.name)}).read_bytes()).decode()`);
   const headers = `{"Content-Type": "application/json"${apiKey() ? ', "Authorization": "Bearer " + Path("KEYFILE").read_text().strip()' : ""}}`;
   return [
-    ...(put.length ? ["import base64"] : []),
+    ...(files.length ? ["import base64"] : []),
     "import json",
-    ...(put.length || apiKey() ? ["from pathlib import Path"] : []),
+    ...(files.length || apiKey() ? ["from pathlib import Path"] : []),
     "from urllib.request import Request, urlopen",
     "",
-    `asked = ${literal}`,
+    `asked = ${asked.replace(/^\{/, "{\n    ").replace(/\}$/, ",\n}")}`,
     `request = Request(${JSON.stringify(`${location.origin}/search`)}, json.dumps(asked).encode(), ${headers})`,
     `for answer in json.load(urlopen(request))["answers"]:`,
     `    for hit in answer["hits"]:`,
@@ -74,8 +76,8 @@ export function asPython(state, answerers) {
 }
 
 /** JSON as Python: its strings are Python's, its three words are not. */
-function python(value) {
-  if (Array.isArray(value)) return `[${value.map(python).join(", ")}]`;
-  if (value !== null && typeof value === "object") return `{${Object.entries(value).map(([name, inner]) => `${JSON.stringify(name)}: ${python(inner)}`).join(", ")}}`;
+function python(value, deep = false) {
+  if (Array.isArray(value)) return `[${value.map((one) => python(one, true)).join(", ")}]`;
+  if (value !== null && typeof value === "object") return `{${Object.entries(value).map(([name, inner]) => `${JSON.stringify(name)}: ${python(inner, true)}`).join(deep ? ", " : ",\n    ")}}`;
   return { true: "True", false: "False", null: "None" }[JSON.stringify(value)] ?? JSON.stringify(value);
 }
