@@ -19,5 +19,7 @@
     GET  /indexes/NAME/map?field=F  columns {id, key, x, y, value, caption} of at most 20,000 rows in two dimensions
     GET  /health  /metrics          for those who run it
 
-An error is {"error": "what, why, what to do"} with 400, 401, 404, 409, 413, 415, 422, 429, 503 or 504.
+An error is {"error": "what, why, what to do"} with 400 (also: a Host or Origin that is not allowed), 401 (send
+`Authorization: Bearer KEY`; the page and /health need no key), 404, 408, 409, 413, 415, 416, 422, 503 (try again
+when there is a Retry-After) or 504.
 """

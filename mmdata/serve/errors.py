@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from mmdata.errors import ConfigError, Conflict, MMDataError, NotFound
+from mmdata.serve.batches import Busy
 from mmdata.types import Rejected
 
 STATUS: Mapping[type[Exception], int] = {ConfigError: 422, NotFound: 404, Conflict: 409}
@@ -28,6 +29,18 @@ async def _rejected(request: Request, error: Exception) -> Response:
     return refusal(422, str(error))
 
 
+async def _busy(request: Request, error: Exception) -> Response:
+    return refusal(503, "too many queries wait; try again in a moment", {"Retry-After": "1"})
+
+
+async def _late(request: Request, error: Exception) -> Response:
+    return refusal(504, "it took too long; ask for fewer hits, or for one index at a time")
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return refusal(500, "something went wrong here; the log of the service tells what")
+
+
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
     return refusal(error.status_code, str(error.detail), error.headers)
@@ -46,5 +59,8 @@ def answer_errors(app: FastAPI) -> None:
     """Teach an app to answer with our errors. What is none of ours is logged, and says nothing of itself."""
     app.add_exception_handler(MMDataError, _ours)
     app.add_exception_handler(Rejected, _rejected)
+    app.add_exception_handler(Busy, _busy)
+    app.add_exception_handler(TimeoutError, _late)
+    app.add_exception_handler(Exception, _bug)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
