@@ -21,7 +21,7 @@ const answers = new Map();
 export function answer(state, indexes, does, then) {
   const { there, lost } = usable(state.terms);
   if (lost) say("This link was made with a picture or a sound of another tab. Please add the file again.");
-  const question = there.length || (state.where.length && !lost) ? JSON.stringify([{ ...state, view: 0, colour: 0, open: 0 }]) : "";
+  const question = indexes.length && (there.length || (state.where.length && !lost)) ? JSON.stringify([{ ...state, view: 0, colour: 0, open: 0 }]) : "";
   if (question === asked) return;
   running.abort();
   running = new AbortController();
