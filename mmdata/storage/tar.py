@@ -89,29 +89,35 @@ def _walk(file: BinaryIO, size: int, start: int, members: int) -> Iterator[Membe
     while True:
         start = archive.offset
         file.seek(start)
-        try:
-            info = tarfile.TarInfo.fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            problem = _behind_the_end(file, size, start)
-            if problem:
-                yield Hole(start, size, members, problem)
+        found = _entry(archive)
+        if isinstance(found, tarfile.TarInfo):
+            end = found.offset_data + found.size
+            problem = f"{found.name!r} {BEYOND} {end} of {size}; its header is" if end > size else ""
+            if found.size < 0 or archive.offset <= start:
+                problem = f"a header of {found.size} bytes"
+        else:
+            problem = found or _behind_the_end(file, size, start)
+        if problem:
+            yield Hole(start, max(start, size), members, problem)
+        if problem or not isinstance(found, tarfile.TarInfo):
             return
-        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
-            yield Hole(start, max(start, size), members, "the end marker is missing")
-            return
-        except (tarfile.HeaderError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-            yield Hole(start, size, members, str(error) if isinstance(error, tarfile.HeaderError) else "a bad header")
-            return
-        end = info.offset_data + info.size
-        if end > size:
-            yield Hole(start, size, members, f"{info.name!r} {BEYOND} {end} of {size}; its header is")
-            return
-        if info.size < 0 or archive.offset <= start:
-            yield Hole(start, size, members, f"a header of {info.size} bytes")
-            return
-        if not info.isdir():
+        if not found.isdir():
             members += 1
-            yield Member(info.name, info.offset_data, info.size, _kind(info))
+            yield Member(found.name, found.offset_data, found.size, _kind(found))
+
+
+def _entry(archive: tarfile.TarFile) -> tarfile.TarInfo | str:
+    """The entry that begins here, else what is wrong with it: nothing where the end marker begins."""
+    try:
+        return tarfile.TarInfo.fromtarfile(archive)
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+        return ""
+    except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+        return "the end marker is missing"
+    except tarfile.HeaderError as error:
+        return str(error)
+    except (ValueError, LookupError, ArithmeticError, RecursionError):
+        return "a bad header"
 
 
 class _Headers:
