@@ -27,6 +27,7 @@ LOOKING: list[Callable[..., None]] = [
     look.search,
     export.export,
     look.encoders,
+    look.doctor,
     look.demo,
 ]
 KEEPING: list[Callable[..., None]] = [keep.status, keep.rejects, keep.verify, keep.gc]

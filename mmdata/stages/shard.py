@@ -1,7 +1,7 @@
 """Raw corpus -> shards: plan first, then every shard on its own."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from mmdata.stages.duplicates import count_duplicates, mark_duplicates
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.plan import Plan, plan_rows, plan_table, read_plan, write_plan
 from mmdata.storage.receipts import commit, read_receipts, rejects_file, tally, versions, write_summary
-from mmdata.storage.shards import ShardWriter
+from mmdata.storage.shards import Packed, ShardWriter, pack
 from mmdata.storage.store import Store, sha256
 from mmdata.types import Modality, Outcome, Reason, Receipt, Reject, Rejected, Sample
 
@@ -150,14 +150,13 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
     rows = plan_rows(state.dataset, state.plan, name)
     writer, rejects = ShardWriter(), list(_marked(rows))
     planned = rows.filter(pc.is_null(rows["reason"]))
-    check = partial(_check, state.plan.options, clock)
+    make = partial(_packed, state.plan.options, clock)
     samples = timed(state.corpus.read(planned), clock, "read")
-    for outcome in ordered_map(state.pool, check, samples, ahead=AHEAD, budget=BUDGET, size=_size):
-        rejects += [outcome] if isinstance(outcome, Reject) else outcome.notes
+    for packed, notes in ordered_map(state.pool, make, samples, ahead=AHEAD, budget=BUDGET, size=_size):
+        rejects += notes
         point("shard.sample")
-        if isinstance(outcome, Sample):
-            text = outcome.parts.get(Modality.TEXT)
-            writer.add(outcome, caption(text.data, CAPTION_CHARS) if text else None)
+        if packed is not None:
+            writer.add(packed)
     since = time.perf_counter()
     files = writer.files() | rejects_file(sorted(rejects, key=lambda r: (r.id, r.part)))
     clock.add("write", since)
@@ -179,8 +178,17 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
     return [commit(state.dataset.store, SHARDS, receipt, files)]
 
 
-def _size(outcome: Sample | Reject) -> int:
-    return sum(len(part.data) for part in outcome.parts.values()) if isinstance(outcome, Sample) else 0
+def _packed(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> tuple[Packed | None, Sequence[Reject]]:
+    """What of a sample goes into the shard, and what the rejects report says of it."""
+    outcome = _check(options, clock, sample)
+    if isinstance(outcome, Reject):
+        return None, [outcome]
+    text = outcome.parts.get(Modality.TEXT)
+    return pack(outcome, caption(text.data, CAPTION_CHARS) if text else None), outcome.notes
+
+
+def _size(made: tuple[Packed | None, Sequence[Reject]]) -> int:
+    return made[0].size if made[0] else 0
 
 
 def _marked(rows: pa.Table) -> Iterator[Reject]:
