@@ -11,7 +11,6 @@ import numpy as np
 
 from mmdata.errors import ConfigError
 from mmdata.retrieval.query import QueryEncoder
-from mmdata.retrieval.results import Results
 from mmdata.retrieval.search import Fold, Index
 from mmdata.retrieval.vector_index import Floats
 from mmdata.retrieval.where import Filter
@@ -88,12 +87,9 @@ class Asking:
         found = asked.index.search(
             np.concatenate(queries), asked.k, asked.where, at_least=asked.at_least, fold=asked.fold
         )
-        return [self._hits(asked.index, found, number) for number in range(len(queries))]
-
-    def _hits(self, index: Index, found: Results, number: int) -> list[dict[str, Any]]:
-        modality = index.card.modality.value
-        rows = found.ids[number, : found.counts[number]].tolist()
-        return [self._hit(row, hit, modality) for row, hit in zip(rows, found[number], strict=True)]
+        modality = asked.index.card.modality.value
+        rows = zip(found.ids.tolist(), found, strict=True)
+        return [[self._hit(row, hit, modality) for row, hit in zip(ids, hits, strict=False)] for ids, hits in rows]
 
     def _hit(self, row: int, hit: Hit, modality: str) -> dict[str, Any]:
         start, end = hit.window or (None, None)
