@@ -49,6 +49,7 @@ class Reason(StrEnum):
     SOURCE_CHANGED = "source_changed"
     OOM = "oom"
     CRASH = "crash"
+    TIMEOUT = "timeout"
 
 
 class Outcome(StrEnum):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmdata.cluster import Resources, threads
+from mmdata.cluster import Resources, Task, in_work, threads
 from mmdata.config import ShardConfig
 from mmdata.corpora import Corpus, kind_of, open_corpus
 from mmdata.errors import ConfigError, NotFound
@@ -48,6 +48,7 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
         where=dataset.url,
         setup=partial(_setup, dataset, plan),
         work=_make_shard,
+        samples=lambda name: plan_rows(dataset, plan, name)["id"].to_pylist(),
         todo=[name for name in plan.names if name not in done],
         done=list(done.values()),
         total_rows=plan.samples,
@@ -135,24 +136,26 @@ def _setup(dataset: Dataset, plan: Plan) -> _State:
     return _State(dataset, plan, corpus, ThreadPoolExecutor(threads()))
 
 
-def _make_shard(state: _State, name: str) -> list[Receipt]:
+def _make_shard(state: _State, task: Task) -> list[Receipt]:
     clock = Clock()
-    rows = plan_rows(state.dataset, state.plan, name)
+    rows = _without(plan_rows(state.dataset, state.plan, task.shard), task)
     writer, rejects = ShardWriter(), list(_marked(rows))
     planned = rows.filter(pc.is_null(rows["reason"]))
-    check = partial(_check, state.plan.options, clock)
+    check = partial(_check, task.shard, state.plan.options, clock)
     samples = timed(state.corpus.read(planned), clock, "read")
     for outcome in ordered_map(state.pool, check, samples, ahead=AHEAD, budget=BUDGET, size=_size):
         rejects += [outcome] if isinstance(outcome, Reject) else outcome.notes
         if isinstance(outcome, Sample):
             text = outcome.parts.get(Modality.TEXT)
             writer.add(outcome, caption(text.data, CAPTION_CHARS) if text else None)
+    if task.only is not None:
+        return []
     since = time.perf_counter()
     files = writer.files() | rejects_file(sorted(rejects, key=lambda r: (r.id, r.part)))
     clock.add("write", since)
     receipt = Receipt(
         stage="shard",
-        shard=name,
+        shard=task.shard,
         fingerprint=state.plan.fingerprint,
         inputs={"plan.parquet": state.plan.sha256},
         outputs={},
@@ -171,15 +174,35 @@ def _size(outcome: Sample | Reject) -> int:
     return sum(len(part.data) for part in outcome.parts.values()) if isinstance(outcome, Sample) else 0
 
 
+def _without(rows: pa.Table, task: Task) -> pa.Table:
+    """The rows to do, with those marked that workers have died over."""
+    if task.only is not None:
+        return rows.filter(pc.is_in(rows["id"], pa.array(task.only, pa.int64())))
+    if not task.without:
+        return rows
+    marks = {"reason": rows["reason"].to_pylist(), "message": rows["message"].to_pylist()}
+    for place, sample in enumerate(rows["id"].to_pylist()):
+        if sample in task.without:
+            marks["reason"][place], marks["message"][place] = task.without[sample].value, task.told(sample)
+    for name, values in marks.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array(values, pa.string()))
+    return rows
+
+
 def _marked(rows: pa.Table) -> Iterator[Reject]:
     for row in rows.filter(pc.is_valid(rows["reason"])).to_pylist():
         yield Reject(row["id"], row["key"], row["source"], "", Outcome.REJECTED, Reason(row["reason"]), row["message"])
 
 
-def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sample | Reject:
+def _check(shard: str, options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sample | Reject:
     """Leave out parts that are not wanted or cannot be decoded; a sample with no part left is a reject."""
     if isinstance(sample, Reject):
         return sample
+    with in_work(shard, sample.id):
+        return _usable(options, clock, sample)
+
+
+def _usable(options: dict[str, Any], clock: Clock, sample: Sample) -> Sample | Reject:
     since = time.perf_counter()
     notes = list(sample.notes)
     parts = {}
