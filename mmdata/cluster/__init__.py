@@ -118,6 +118,13 @@ def one_connection() -> Iterator[None]:
             _ends.remove(end)
 
 
+def disconnect() -> None:
+    """Let go of the cluster, and end a Ray of our own with all its workers; nothing where there is none."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+
+
 def kept_until() -> ExitStack | None:
     """Where to leave what ends with `one_connection`; None outside it."""
     return _ends[0] if _ends else None
