@@ -185,5 +185,5 @@ def test_ray_address_names_the_cluster_of_a_run(corpus: Path, tmp_path: Path, he
     ran = run(sys.executable, "-m", "pipelines.shard", *arguments, **head.environment, RAY_ADDRESS=head.address)
     assert ran.returncode == 0, ran.stderr
     jobs = run(str(BIN / "ray"), "list", "actors", "--address", head.dashboard, "--format", "yaml", **head.environment)
-    actors = [actor for actor in yaml.safe_load(jobs.stdout) if actor["class_name"] == "_Actor"]
+    actors = [actor for actor in yaml.safe_load(jobs.stdout) if actor["class_name"] == "Actor"]
     assert {actor["state"] for actor in actors} == {"DEAD"}

@@ -101,7 +101,7 @@ def run_and_kill(corpus: Path, dataset: Path, workers: int, whom: str, moment: i
     try:
         wait_for(lambda: len(files(dataset)) >= moment or process.poll() is not None, f"{moment} files")
         time.sleep(delay)
-        actors = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::_Actor")]
+        actors = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::Actor")]
         below = [*actors, *descendants(process.pid)]
         victims = {"driver": [process.pid], "everything": [process.pid, *below], "worker": actors[:1]}[whom]
         for pid in victims:
