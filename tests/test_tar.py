@@ -116,6 +116,20 @@ def test_a_header_depends_on_name_and_size_alone():
     assert (info.mtime, info.uid, info.gid, info.uname, info.gname, info.mode) == (0, 0, 0, "", "", 0o644)
 
 
+@settings(deadline=None)
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=100), st.integers(0, 8**11 - 1))
+def test_a_header_is_what_tarfile_writes(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    assert header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize(("name", "size"), [("x" * 101, 0), ("x", 8**11), ("ü", 0)])
+def test_what_no_header_holds_is_refused(name, size):
+    with pytest.raises(ValueError):
+        header(name, size)
+
+
 @pytest.mark.parametrize(("size", "zeros"), [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511)])
 def test_padding_fills_the_block(size, zeros):
     assert padding(size) == bytes(zeros)

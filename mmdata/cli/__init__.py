@@ -29,6 +29,7 @@ LOOKING: list[Callable[..., None]] = [
     look.status,
     look.rejects,
     look.encoders,
+    look.doctor,
     look.demo,
 ]
 for verb in STAGES:

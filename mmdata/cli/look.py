@@ -158,6 +158,33 @@ def encoders(
         console.say(f"{name}: {value}, of an installed package")
 
 
+def doctor(
+    dataset: Annotated[str | None, typer.Argument(help="a folder or URL that should be writable")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="of a cluster that should answer")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether this machine has what mmdata needs, and what to type where it has not.
+
+    mmdata doctor
+    mmdata doctor s3://bucket/data --ray-address auto
+    """
+    from dataclasses import asdict
+
+    from mmdata import console
+    from mmdata.doctor import examine
+    from mmdata.errors import ModelError
+
+    findings = examine(dataset, ray_address)
+    if as_json:
+        console.emit_json([asdict(finding) for finding in findings])
+    else:
+        rows = [[one.what, one.state, f"{one.found}; {one.remedy}" if one.remedy else one.found] for one in findings]
+        console.show_table("doctor", ["what", "state", "found"], rows)
+    wrong = [finding.what for finding in findings if finding.state == "wrong"]
+    if wrong:
+        raise ModelError(f"{len(wrong)} checks failed: {', '.join(wrong)}")
+
+
 def demo(
     folder: Annotated[Path, typer.Argument(help="where the demo may write")],
     samples: Annotated[int, typer.Option(help="size of the corpus")] = 1500,

@@ -1,7 +1,7 @@
 """Raw corpus -> shards: plan first, then every shard on its own."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from mmdata.stages.duplicates import count_duplicates, mark_duplicates
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.plan import Plan, plan_rows, plan_table, read_plan, write_plan
 from mmdata.storage.receipts import commit, read_receipts, rejects_file, tally, versions, write_summary
-from mmdata.storage.shards import ShardWriter
+from mmdata.storage.shards import Packed, ShardWriter, pack
 from mmdata.storage.store import Store, sha256
 from mmdata.types import Modality, Outcome, Reason, Receipt, Reject, Rejected, Sample
 
@@ -141,13 +141,12 @@ def _make_shard(state: _State, task: Task) -> list[Receipt]:
     rows = _without(plan_rows(state.dataset, state.plan, task.shard), task)
     writer, rejects = ShardWriter(), list(_marked(rows))
     planned = rows.filter(pc.is_null(rows["reason"]))
-    check = partial(_check, task.shard, state.plan.options, clock)
+    make = partial(_packed, task.shard, state.plan.options, clock)
     samples = timed(state.corpus.read(planned), clock, "read")
-    for outcome in ordered_map(state.pool, check, samples, ahead=AHEAD, budget=BUDGET, size=_size):
-        rejects += [outcome] if isinstance(outcome, Reject) else outcome.notes
-        if isinstance(outcome, Sample):
-            text = outcome.parts.get(Modality.TEXT)
-            writer.add(outcome, caption(text.data, CAPTION_CHARS) if text else None)
+    for packed, notes in ordered_map(state.pool, make, samples, ahead=AHEAD, budget=BUDGET, size=_size):
+        rejects += notes
+        if packed is not None:
+            writer.add(packed)
     if task.only is not None:
         return []
     since = time.perf_counter()
@@ -170,8 +169,20 @@ def _make_shard(state: _State, task: Task) -> list[Receipt]:
     return [commit(state.dataset.store, SHARDS, receipt, files)]
 
 
-def _size(outcome: Sample | Reject) -> int:
-    return sum(len(part.data) for part in outcome.parts.values()) if isinstance(outcome, Sample) else 0
+def _packed(
+    shard: str, options: dict[str, Any], clock: Clock, sample: Sample | Reject
+) -> tuple[Packed | None, Sequence[Reject]]:
+    """What of a sample goes into the shard, and what the rejects report says of it."""
+    with in_work(shard, sample.id):
+        outcome = _check(options, clock, sample)
+    if isinstance(outcome, Reject):
+        return None, [outcome]
+    text = outcome.parts.get(Modality.TEXT)
+    return pack(outcome, caption(text.data, CAPTION_CHARS) if text else None), outcome.notes
+
+
+def _size(made: tuple[Packed | None, Sequence[Reject]]) -> int:
+    return made[0].size if made[0] else 0
 
 
 def _without(rows: pa.Table, task: Task) -> pa.Table:
@@ -194,15 +205,10 @@ def _marked(rows: pa.Table) -> Iterator[Reject]:
         yield Reject(row["id"], row["key"], row["source"], "", Outcome.REJECTED, Reason(row["reason"]), row["message"])
 
 
-def _check(shard: str, options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sample | Reject:
+def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sample | Reject:
     """Leave out parts that are not wanted or cannot be decoded; a sample with no part left is a reject."""
     if isinstance(sample, Reject):
         return sample
-    with in_work(shard, sample.id):
-        return _usable(options, clock, sample)
-
-
-def _usable(options: dict[str, Any], clock: Clock, sample: Sample) -> Sample | Reject:
     since = time.perf_counter()
     notes = list(sample.notes)
     parts = {}
