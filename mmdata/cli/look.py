@@ -1,4 +1,4 @@
-"""The verbs that show things: search, status, rejects, encoders, demo."""
+"""The verbs that show things: search, encoders, demo."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,46 +82,6 @@ def _search_file(dataset: Any, names: list[str], query: Any, narrowed: Any, out:
     (index,) = opened(dataset, names)
     queries, hits = search_file(index, query.file, out, narrowed)
     console.emit(f"{hits} hits of {queries} queries in {out}")
-
-
-def status(dataset: DatasetArg, as_json: AsJson = False) -> None:
-    """What a dataset holds: rows in, out, repaired and rejected by stage, and what is left to do.
-
-    mmdata status data/
-    """
-    from mmdata import console
-    from mmdata.stages.status import status as stages
-    from mmdata.storage.dataset import Dataset
-
-    opened = Dataset.open(dataset)
-    rows = stages(opened)
-    if as_json:
-        console.emit_json(rows)
-        return
-    columns = ["what", "shards", "left", "rows in", "rows out", "absent", "repaired", "rejected"]
-    console.show_table(opened.url, columns, [[_cell(row[column]) for column in columns] for row in rows])
-
-
-def rejects(
-    dataset: DatasetArg,
-    stage: Annotated[str | None, typer.Option(help="shards, or the name of a feature set; default: all")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Every sample that was left out or changed, with the reason.
-
-    mmdata rejects data/
-    mmdata rejects data/ --stage minilm --json
-    """
-    from mmdata import console
-    from mmdata.stages.status import rejects as rows
-    from mmdata.storage.dataset import Dataset
-
-    found = rows(Dataset.open(dataset), stage)
-    if as_json:
-        console.emit_json(found)
-        return
-    columns = ["stage", "outcome", "reason", "part", "key", "source", "message"]
-    console.show_table(f"{len(found)} rows", columns, [[row[column] for column in columns] for row in found])
 
 
 def encoders(

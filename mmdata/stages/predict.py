@@ -8,6 +8,7 @@ import torch
 
 from mmdata.cluster import Resources, Task, in_work
 from mmdata.config import PredictConfig
+from mmdata.crash import point
 from mmdata.errors import conflict
 from mmdata.fusion.feed import Feed, Plan, Where
 from mmdata.fusion.heads import Head, read_head
@@ -16,7 +17,7 @@ from mmdata.fusion.train import run_tasks
 from mmdata.fusion.trained import load_model
 from mmdata.stages import Job, Summary, Watch, run_job, silent
 from mmdata.stages.heads import head_features, head_receipt, read_shard, sample_ids, shard_content
-from mmdata.storage.dataset import Dataset
+from mmdata.storage.dataset import Dataset, predictions_folder
 from mmdata.storage.features import Features
 from mmdata.storage.receipts import commit, read_receipts, rejects_file, versions, write_summary
 from mmdata.storage.tables import to_parquet
@@ -32,7 +33,7 @@ def predict(config: PredictConfig, resources: Resources, watch: Watch = silent) 
     dataset = Dataset.open(config.dataset)
     head = read_head(dataset, config.head)
     features = head_features(dataset, head, config.features)
-    folder = f"predictions/{head.name}"
+    folder = predictions_folder(head.name)
     content = shard_content(features)
     if config.overwrite:
         for info in dataset.store.list(folder):
@@ -69,6 +70,7 @@ class _State:
 
 
 def _setup(dataset: Dataset, head: Head, features: dict[str, Features], content: dict[str, dict[str, str]]) -> _State:
+    point("predict.load_head")
     return _State(dataset, head, features, content, load_model(head))
 
 
@@ -84,10 +86,11 @@ def _predict_shard(state: _State, task: Task) -> list[Receipt]:
     for name, output in outputs.items():
         for column, values in state.model.task(name).columns(output).items():
             rows = rows.append_column(f"{name}.{column}" if column else name, values)
+    point("predict.shard")
     content, counts = state.content[task.shard], (len(pack), len(pack))
     receipt = head_receipt(
         "predict", state.head.sha256, task.shard, content, counts, rejects, time.perf_counter() - since
     )
     receipt = replace(receipt, versions=versions("torch"))
     files = {"parquet": to_parquet(rows.sort_by("id"))} | rejects_file(rejects)
-    return [commit(state.dataset.store, f"predictions/{state.head.name}", receipt, files)]
+    return [commit(state.dataset.store, predictions_folder(state.head.name), receipt, files)]
