@@ -1,5 +1,6 @@
 """How a command ends: an error of ours, Ctrl-C or a kind kill are a message and an exit code, within seconds."""
 
+import faulthandler
 import logging
 import os
 import shlex
@@ -24,6 +25,7 @@ def run_to_end(call: Callable[[], None], debug: bool) -> None:
 
     What is finished stays, and the last line says how to go on. A second signal does not wait for that.
     """
+    faulthandler.enable()  # a crash of native code says in which decoder or model
     logging.getLogger("mmdata").addHandler(Log())
     _listen()
     try:
