@@ -1,5 +1,6 @@
 """How a command ends: an error of ours, Ctrl-C or a kind kill are a message and an exit code, within seconds."""
 
+import faulthandler
 import logging
 import os
 import shlex
@@ -16,21 +17,15 @@ from mmdata.progress import Log, say
 
 GRACE = 7.0  # seconds that a run has to let go of its workers
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Stopped(BaseException):
-    """Somebody wants this run to end. No `Exception`, so that no outcome is made of it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+_stopped: list[int] = []  # the signal, once one has come
 
 
 def run_to_end(call: Callable[[], None], debug: bool) -> None:
     """Do it, and end the process with the code that its end has: 130 and 143 when it was stopped.
 
-    What is finished stays, and the last line says how to go on. A second signal ends the process at once.
+    What is finished stays, and the last line says how to go on. A second signal does not wait for that.
     """
+    faulthandler.enable()  # a crash of native code says in which decoder or model
     logging.getLogger("mmdata").addHandler(Log())
     _listen()
     try:
@@ -40,13 +35,18 @@ def run_to_end(call: Callable[[], None], debug: bool) -> None:
             raise
         say(f"error: {error}")
         _leave(error.exit_code)
-    except Stopped as stopped:
-        say(_farewell(stopped.number))
-        _leave(128 + stopped.number)
+    except SystemExit:
+        if not _stopped:
+            raise
+        say(_farewell(_stopped[0]))
+        _leave(128 + _stopped[0])
 
 
 def _listen() -> None:
-    """Raise `Stopped` in the main thread; where that hangs in native code, end the process after `GRACE`."""
+    """Exit from the main thread; where that hangs in native code, end the process after `GRACE`.
+
+    `SystemExit` is what Ray lets out of its own calls; it forgets the code.
+    """
     told, heard = os.pipe()
     os.set_blocking(heard, False)
     signal.set_wakeup_fd(heard, warn_on_full_buffer=False)
@@ -58,7 +58,8 @@ def _listen() -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     for other in SIGNALS:
         signal.signal(other, signal.SIG_DFL)
-    raise Stopped(number)
+    _stopped.append(number)
+    raise SystemExit(128 + number)
 
 
 def _insist(told: int) -> None:

@@ -59,15 +59,26 @@ def test_a_run_that_is_stopped_ends_at_once_and_says_how_to_go_on(
     assert row["left"] == 2
 
 
-def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
-    source, data = corpus(tmp_path / "corpus", {25: "poison:hold"}), tmp_path / "data"  # no thread can run
-    process = start(source, data, 0)
-    try:
-        wait_for((data / "shards/000000.json").exists, "the first shard")
-        wait_for(lambda: process.send_signal(signal.SIGINT) or process.poll() is not None, "the end")
-    finally:
-        process.kill()
-    assert process.wait() in (-signal.SIGINT, 128 + signal.SIGINT)
+NATIVE = """
+import hashlib
+from mmdata.ending import run_to_end
+print("in native code", flush=True)
+run_to_end(lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000), debug=False)  # an hour
+"""
+
+
+@pytest.mark.slow
+def test_native_code_in_the_main_thread_is_not_waited_for() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", NATIVE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.startswith("\nstopped by SIGTERM; what is finished stays.")
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_lines_of_json(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def files(dataset: Path) -> dict[str, Path]:
     return {
         name: path
         for name, path in found.items()
-        if not name.endswith(("receipts.parquet", "dataset.json", "encoder.json")) and not STAGING.search(name)
+        if not name.endswith(("receipts.parquet", "receipts.json", "dataset.json", "encoder.json"))
+        and not STAGING.search(name)
     }
 
 

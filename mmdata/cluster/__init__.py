@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 State = TypeVar("State")
 
 IN_FLIGHT = 2
+STALL_SECONDS = 60.0
 LOOK_EVERY = 5.0  # seconds between two looks at what is in work, at most
 log = logging.getLogger(__name__)
 _ends: list[ExitStack] = []
@@ -88,6 +89,7 @@ def run(
     resources: Resources,
     ready: Callable[[], None] = lambda: None,
     samples: Callable[[Item], Sequence[int]] | None = None,
+    name: str = "run",
 ) -> Iterator[Done[Item, Result]]:
     """Yield each item's outcome as it ends. One that fails or kills its worker never stops the others.
 
@@ -95,16 +97,17 @@ def run(
     fails at once, with its error. Where items are `Task`s and `samples` tells the ids in one, a sample that kills
     its workers, or hangs, is found and left out (`Task.without`); in this process a hang ends the run and a crash
     ends the process. Raises ConfigError when the cluster can never place a worker, ModelError when workers keep
-    dying before they are set up, or when a sample hangs in this process.
+    dying before they are set up, or when a sample hangs in this process. Where nothing ends for `STALL_SECONDS`, a
+    warning begins with `name` and says what waits for what.
     """
     if not items:
         return
     if resources.workers == 0:
-        yield from _run_here(setup, work, items, resources.limits, ready)
+        yield from _run_here(setup, work, items, resources.limits, ready, name)
     else:
         from mmdata.cluster.actors import run_on_ray
 
-        yield from run_on_ray(setup, work, items, resources, ready, samples)
+        yield from run_on_ray(setup, work, items, resources, ready, samples, name)
 
 
 @contextmanager
@@ -170,6 +173,7 @@ def _run_here(
     items: Sequence[Item],
     limits: Limits,
     ready: Callable[[], None],
+    name: str,
 ) -> Iterator[Done[Item, Result]]:
     state = attempt("setup", setup)
     if state.error is not None:
@@ -178,7 +182,7 @@ def _run_here(
     queue = deque(items)
     pool = ThreadPoolExecutor(IN_FLIGHT)
     flying: dict[Future[Done[Item, Result]], tuple[Item, float]] = {}
-    done = False
+    done, moved = False, time.monotonic()
     try:
         while queue or flying:
             while queue and len(flying) < IN_FLIGHT:
@@ -188,8 +192,14 @@ def _run_here(
             for future in ended:
                 del flying[future]
                 yield future.result()
+                moved = time.monotonic()
             if not ended:
                 _look(list(flying.values()), limits)
+            if time.monotonic() - moved > STALL_SECONDS:
+                moved = time.monotonic()
+                doing = ", ".join(str(item) for item, _ in flying.values())
+                told = name, STALL_SECONDS, len(queue), doing
+                log.warning("%s: nothing ended for %g s: %d shards queued, in work: %s", *told)
         done = True
     finally:  # who stops a run does not wait for the shards in work
         pool.shutdown(wait=done or isinstance(sys.exception(), GeneratorExit), cancel_futures=True)

@@ -10,6 +10,7 @@ from typing import Any
 from mmdata.cluster import (
     IN_FLIGHT,
     LOOK_EVERY,
+    STALL_SECONDS,
     Done,
     Item,
     Resources,
@@ -26,7 +27,6 @@ from mmdata.cluster.worker import WATCH, Actor
 from mmdata.errors import MMDataError, ModelError
 from mmdata.types import Reason
 
-STALL_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
@@ -37,15 +37,16 @@ def run_on_ray(
     resources: Resources,
     ready: Callable[[], None],
     samples: Callable[[Item], Sequence[int]] | None,
+    name: str,
 ) -> Iterator[Done[Item, Result]]:
     """`mmdata.cluster.run` on actors: they are fitted to the cluster, fed, watched, and replaced when they die.
 
     The pool is what was asked for: workers that have no room yet wait for it, which is how an autoscaler learns of
     them. Where no number was asked it is what the nodes can hold, and follows them when they come and go.
     """
-    import ray
-
     with connected(resources.address):
+        import ray
+
         fitted = fit(resources, len(items))
         actor_class = ray.remote(concurrency_groups={WATCH: 1})(Actor).options(
             num_cpus=fitted.cpus,
@@ -62,13 +63,13 @@ def run_on_ray(
             queue=deque(Order(item, samples) for item in items),
         )
         try:
-            yield from _drive(pool, ready)
+            yield from _drive(pool, ready, name)
         finally:
             for worker in [*pool.workers, *pool.starting.values()]:
                 pool.end(worker)
 
 
-def _drive(pool: Pool, ready: Callable[[], None]) -> Iterator[Done[Any, Any]]:
+def _drive(pool: Pool, ready: Callable[[], None], name: str) -> Iterator[Done[Any, Any]]:
     import ray
 
     moved = time.monotonic()
@@ -82,7 +83,7 @@ def _drive(pool: Pool, ready: Callable[[], None]) -> Iterator[Done[Any, Any]]:
             moved = time.monotonic()
         elif time.monotonic() - moved > STALL_SECONDS:
             moved = time.monotonic()
-            log.warning("%s", _stall(pool))
+            log.warning("%s: %s", name, _stall(pool))
         for ref in ended:
             if ref in pool.starting:
                 _started(pool, ref, ready)
@@ -144,7 +145,7 @@ def _ended(pool: Pool, ref: Any) -> Done[Any, Any] | None:
         return _died(pool, worker, order, death)
     if order.trials and done.error is None:
         order.passed()
-        return _again(pool, order, "")
+        return _again(pool, order)
     return done
 
 
@@ -154,8 +155,8 @@ def _died(pool: Pool, worker: Worker, order: Order, death: Exception) -> Done[An
     if worker.blame is not None and worker.blame.order is not order:
         pool.queue.appendleft(order)  # a neighbour's doing, for certain
         return None
-    why = worker.blame.why if worker.blame else _why(death)
-    log.warning("a worker died over %s: %s", order, why)
+    order.last = worker.blame.why if worker.blame else _why(death)
+    log.warning("a worker died over %s: %s", order, order.last)
     lost = len(order.lost)
     if worker.blame is not None and len(worker.blame.samples) == 1:
         order.late(worker.blame.samples[0])
@@ -163,14 +164,14 @@ def _died(pool: Pool, worker: Worker, order: Order, death: Exception) -> Done[An
         order.died(Reason.TIMEOUT if worker.blame else _reason(worker, order, death))
     for sample in list(order.lost)[lost:]:
         log.warning("sample %d of shard %s is left out: %s", sample, order.item, order.lost[sample])
-    return _again(pool, order, why)
+    return _again(pool, order)
 
 
-def _again(pool: Pool, order: Order, why: str) -> Done[Any, Any] | None:
+def _again(pool: Pool, order: Order) -> Done[Any, Any] | None:
     if not order.hopeless:
         pool.suspects.append(order)
         return None
-    last = f"; the last: {why}" if why else ""
+    last = f"; the last: {order.last}"
     told = f"{order.item} killed {ATTEMPTS} workers{last}"
     if order.rounds >= ROUNDS:
         told = (

@@ -1,6 +1,7 @@
 """The cluster: a connection to it, and how many workers of what size it can hold."""
 
 import logging
+import os
 import signal
 import socket
 import threading
@@ -14,6 +15,7 @@ from mmdata.cluster.worker import memory_kills
 from mmdata.errors import ConfigError
 
 ANSWER_SECONDS = 20.0
+GUARDED = "it asks for a token; set RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
 log = logging.getLogger(__name__)
 Node = tuple[float, float]
 """CPUs and GPUs."""
@@ -94,6 +96,7 @@ def last_line(error: Exception) -> str:
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """A connection to the cluster at `address`, or to a Ray of our own; one that is there already is used and kept."""
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # what its raylets report would go to stdout, among results
     import ray
     from ray.exceptions import RayError
 
@@ -110,7 +113,8 @@ def connected(address: str | None) -> Iterator[None]:
                 ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError, RayError) as error:
         what = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
-        raise ConfigError(f"cannot {what}: {last_line(error)}") from error
+        why = GUARDED if "AuthToken" in str(error.__cause__) else last_line(error)
+        raise ConfigError(f"cannot {what}: {why}") from error
     with ExitStack() as until:
         (kept_until() or until).callback(ray.shutdown)
         yield

@@ -53,6 +53,7 @@ class Order:
     trials: deque[tuple[int, ...]] = field(default_factory=deque)
     accused: tuple[int, ...] = ()
     before: int = 0  # samples lost when the trials began
+    last: str = ""  # what was said of the last death
 
     @property
     def suspect(self) -> bool:

@@ -91,10 +91,9 @@ class QueryEncoder:
 
     def _vectors(self, prepared: Sequence[Sequence[Prepared]]) -> Iterator[NDArray[np.float32] | MMDataError]:
         vectors = encode_many(self.encoder, prepared)
-        usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
-        for row, good in enumerate(usable):
+        for row in range(len(vectors)):
             vector = vectors[row : row + 1]
-            if good:
+            if np.isfinite(vector).all() and vector.any():
                 yield self.tower.project(vector) if self.tower else vector
             else:
                 yield ModelError(f"{self.encoder.card.spec} gave no usable vector for this query")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mmdata.errors import Damage, NotFound
 from mmdata.serve.media import HEAD, SENT_AS, type_of
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.plan import TABLE
+from mmdata.storage.plan import read_plan
 from mmdata.storage.receipts import read_receipts
 from mmdata.storage.shards import metadata_names, read_part, read_sample_table
 from mmdata.types import Modality
@@ -46,9 +46,10 @@ class Collection:
 
     def _first_ids(self) -> list[int]:
         """Of each shard, and the number of samples: a row group of the plan is a shard, a sample's id its row."""
-        if not self._receipts:
+        plan = read_plan(self.dataset)
+        if plan is None:
             return [0]
-        with self.dataset.store.open(TABLE) as file:
+        with self.dataset.store.open(f"{SHARDS}/{plan.table}") as file:
             footer = pq.read_metadata(file)
         return [0, *accumulate(footer.row_group(number).num_rows for number in range(footer.num_row_groups))]
 

@@ -112,6 +112,7 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
         resources,
         lambda: ready.append(time.monotonic()),
         lambda task: job.samples(task.shard),
+        job.stage,
     )
     for number, ended in enumerate(outcomes, start=1):
         if isinstance(ended.error, FATAL):

@@ -185,7 +185,8 @@ def _packed(
     shard: str, options: dict[str, Any], clock: Clock, sample: Sample | Reject
 ) -> tuple[Packed | None, Sequence[Reject]]:
     """What of a sample goes into the shard, and what the rejects report says of it."""
-    outcome = _check(shard, options, clock, sample)
+    with in_work(shard, sample.id):
+        outcome = _check(options, clock, sample)
     if isinstance(outcome, Reject):
         return None, [outcome]
     text = outcome.parts.get(Modality.TEXT)
@@ -216,15 +217,10 @@ def _marked(rows: pa.Table) -> Iterator[Reject]:
         yield Reject(row["id"], row["key"], row["source"], "", Outcome.REJECTED, Reason(row["reason"]), row["message"])
 
 
-def _check(shard: str, options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sample | Reject:
+def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sample | Reject:
     """Leave out parts that are not wanted or cannot be decoded; a sample with no part left is a reject."""
     if isinstance(sample, Reject):
         return sample
-    with in_work(shard, sample.id):
-        return _usable(options, clock, sample)
-
-
-def _usable(options: dict[str, Any], clock: Clock, sample: Sample) -> Sample | Reject:
     since = time.perf_counter()
     notes = list(sample.notes)
     parts = {}
