@@ -47,6 +47,7 @@ class Reason(StrEnum):
     MISSING_PART = "missing_part"
     SOURCE_MISSING = "source_missing"
     SOURCE_CHANGED = "source_changed"
+    DAMAGED = "damaged"  # a stretch of a tar that cannot be read
     OOM = "oom"
     CRASH = "crash"
 
@@ -125,6 +126,13 @@ class Receipt:
     seconds: dict[str, float]  # by phase
     counters: dict[str, int] = field(default_factory=dict)  # parts read, decoded ...
     versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rows_in != self.rows_out + sum(self.rejected.values()):
+            raise ValueError(
+                f"{self.stage} {self.shard}: {self.rows_in} rows came in, {self.rows_out} went out and "
+                f"{sum(self.rejected.values())} were rejected"
+            )
 
     @property
     def content(self) -> dict[str, str]:

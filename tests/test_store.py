@@ -12,6 +12,7 @@ from tiny_files import tar
 
 from mmdata.errors import ConfigError, Conflict, NotFound, StorageError, StorageFull
 from mmdata.storage.dataset import Dataset
+from mmdata.storage.sealed import seal
 from mmdata.storage.store import Store, _translated, sha256
 from mmdata.storage.tables import to_parquet
 from mmdata.storage.tar import scan
@@ -225,7 +226,7 @@ def test_a_dataset_is_made_once_and_opened_after(tmp_path):
 
 
 def test_a_dataset_of_another_format_is_refused(tmp_path):
-    (tmp_path / "dataset.json").write_text('{"format": 99}')
+    (tmp_path / "dataset.json").write_text(seal({"format": 99}).decode())
     with pytest.raises(Conflict, match="has format 99, this mmdata reads format 1"):
         Dataset.open(str(tmp_path))
     with pytest.raises(Conflict):

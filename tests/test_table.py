@@ -284,7 +284,7 @@ def test_a_table_that_changes_after_the_plan_rejects_its_rows(tmp_path):
 
 BROKEN = {
     "csv with a row too long": ("a.csv", "key,text\na,one\nb,two,three\n", "Expected 2 columns, got 3"),
-    "csv in latin-1": ("a.csv", "key,text\na,gro\xdfer\n".encode("latin-1"), "invalid UTF8"),
+    "csv in latin-1": ("a.csv", "key,text\na,gro\xdfer\n".encode("latin-1"), "line 2 is not UTF-8"),
     "jsonl with a broken line": ("a.jsonl", '{"text":"one"}\n\n{"text":\n', "line 3 is not JSON"),
     "jsonl with a list": ("a.jsonl", '{"text":"one"}\n[1]\n', "line 2 is not a JSON object"),
     "not Parquet": ("a.parquet", "key,text\n", "is not a Parquet file"),
@@ -336,3 +336,22 @@ def test_the_kind_of_a_source_is_told_by_its_name(source, kind):
 def test_an_unknown_kind_names_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match="no corpus kind 'zip'; there are: folder, table, webdataset"):
         open_corpus(str(tmp_path), "zip", {})
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl"])
+def test_a_table_that_is_not_utf8_says_which_line_and_what_to_do(tmp_path, name):
+    rows = {
+        "t.csv": "text,note\none,a\ntwo,caf\xe9\n",
+        "t.tsv": "text\tnote\none\ta\ntwo\tcaf\xe9\n",
+        "t.jsonl": '{"text": "one"}\n{"text": "a"}\n{"text": "caf\xe9"}\n',
+    }
+    (tmp_path / name).write_bytes(rows[name].encode("latin-1"))
+    with pytest.raises(ConfigError, match=rf"{name}: line 3 is not (UTF-8|JSON)"):
+        open_corpus(str(tmp_path / name), "table", {}).scan()
+
+
+def test_strings_of_parquet_that_are_not_utf8_are_damage_that_names_the_row_group(tmp_path):
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9")])
+    pq.write_table(pa.table({"text": ["one"], "note": bad}), tmp_path / "t.parquet")
+    with pytest.raises(Damage, match=r"t\.parquet: row group 0 is damaged"):
+        open_corpus(str(tmp_path / "t.parquet"), "table", {}).scan()

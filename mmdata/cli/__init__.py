@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmdata.cli import build, export, learn, look
+from mmdata.cli import build, export, keep, learn, look
 from mmdata.errors import MMDataError
 
 app = typer.Typer(
@@ -26,17 +26,19 @@ LEARNING: list[Callable[..., None]] = [
 LOOKING: list[Callable[..., None]] = [
     look.search,
     export.export,
-    look.status,
-    look.rejects,
     look.encoders,
+    look.doctor,
     look.demo,
 ]
+KEEPING: list[Callable[..., None]] = [keep.status, keep.rejects, keep.verify, keep.gc]
 for verb in STAGES:
     app.command(rich_help_panel="Stages")(verb)
 for verb in LEARNING:
     app.command(rich_help_panel="Learning")(verb)
 for verb in LOOKING:
     app.command(rich_help_panel="Looking")(verb)
+for verb in KEEPING:
+    app.command(rich_help_panel="Keeping")(verb)
 
 
 def invoke(arguments: list[str]) -> None:

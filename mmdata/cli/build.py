@@ -40,6 +40,7 @@ def shard(
     require: Annotated[str | None, typer.Option(help="which a sample must have, as image,text")] = None,
     validate: Annotated[bool | None, typer.Option("--validate/--no-validate", help="decode every part once")] = None,
     dedup: Annotated[str | None, typer.Option(help="none, or exact: leave out samples with equal bytes")] = None,
+    salvage: Annotated[bool | None, typer.Option("--salvage", help="take what is whole of damaged tars")] = None,
     key_column: Annotated[str | None, typer.Option(help="of a table")] = None,
     image_column: Annotated[str | None, typer.Option(help="of a table: paths, bytes or {bytes, path}")] = None,
     audio_column: Annotated[str | None, typer.Option(help="of a table: paths, bytes or {bytes, path}")] = None,
@@ -61,6 +62,7 @@ def shard(
         mmdata shard photos/ data/
         mmdata shard captions.jsonl data/ --require image,text --shuffle 7
         mmdata shard 's3://bucket/train-*.tar' s3://bucket/data --workers 8
+        mmdata shard 'old/shards/*.tar' data/ --salvage
     """
     from mmdata.config import ShardConfig, load
     from mmdata.stages.shard import shard as stage
@@ -76,6 +78,7 @@ def shard(
         "require": _list(require),
         "validate_media": validate,
         "dedup": dedup,
+        "salvage": salvage,
         "columns": {role: name for role, name in columns.items() if name} or None,
         "workers": workers,
         "cpus_per_worker": cpus_per_worker,

@@ -150,8 +150,11 @@ class Table:
         return Sample(row["id"], row["key"], row["source"], parts, orjson.loads(row["metadata"]))
 
 
-def open_corpus(source: str, columns: dict[str, str]) -> Table:
-    """A table, or several: the last part of the path may be a pattern such as `part-*.parquet`."""
+def open_corpus(source: str, columns: dict[str, str], salvage: bool) -> Table:
+    """A table, or several: the last part of the path may be a pattern such as `part-*.parquet`.
+
+    `salvage` is for tars and not used.
+    """
     url, _, pattern = source.rpartition("/")
     return Table(url or ".", pattern, columns)
 
@@ -188,7 +191,9 @@ def _open_parquet(file: Any, where: str) -> pq.ParquetFile:
 
 def _row_group(parquet: pq.ParquetFile, number: int, columns: list[str], where: str) -> pa.Table:
     try:
-        return parquet.read_row_group(number, columns=columns)
+        table = parquet.read_row_group(number, columns=columns)
+        table.validate(full=True)  # that strings are UTF-8
+        return table
     except (pa.ArrowException, OSError) as error:
         raise Damage(f"{where}: row group {number} is damaged: {error}") from error
 
@@ -198,6 +203,7 @@ def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
         records = list(_json_lines(data, where))
         names = list(dict.fromkeys(name for record in records for name in record))
         return _Group(0, names, records, frozenset(), 0)
+    _check_utf8(data, where)
     own = {*asked.values(), *(name for names in GUESSES.values() for name in names)}
     try:
         table = pyarrow.csv.read_csv(
@@ -212,6 +218,17 @@ def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
         raise ConfigError(f"{where} cannot be read as a table: {error}") from error
     records = [{n: None if v == "" else v for n, v in record.items()} for record in table.to_pylist()]
     return _Group(0, table.column_names, records, frozenset(), 0)
+
+
+def _check_utf8(data: bytes, where: str) -> None:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{where}: line {line} is not UTF-8 ({error.reason}, byte {error.start}); if it is Latin-1: "
+            f"iconv -f latin1 -t utf-8 {where} > utf8{where[where.rfind('.') :]}"
+        ) from error
 
 
 def _json_lines(data: bytes, where: str) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import faiss
 
+from mmdata.crash import point, tear
 from mmdata.retrieval.build import Recipe
 from mmdata.retrieval.generation import IndexFacts, LocalFiles, describe_files, read_facts, workspace
 from mmdata.retrieval.kinds import KINDS, Terms
@@ -28,9 +29,12 @@ def finish(recipe: Recipe, name: str, made: Made, terms: Terms, since: float) ->
     tuned = tune(made.index, recipe.kind, probes(dataset, card, made.index, terms.seed + TUNING), terms.min_recall)
     recall = recalls(made.index, probes(dataset, card, made.index, terms.seed + LABEL), tuned.parameters)
     with workspace(dataset, recipe.folder) as path:
+        tear("index.vectors_torn", 1 << 10)
         names = made.index.save(path)
+        point("index.vectors_written")
         write_rows(path / ROWS, made.tables)
         files = describe_files(path, [*names, ROWS])
+    point("index.files_written")
     write_parts(recipe, made)
     for info in dataset.store.list(f"{recipe.folder}/parts"):
         dataset.store.delete(info.path)

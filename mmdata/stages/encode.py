@@ -9,6 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from mmdata.cluster import threads
+from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, decode_options, load_encoder
 from mmdata.media import Decoded, decode
 from mmdata.stages import Clock, timed
@@ -55,7 +56,9 @@ def setup(work: Work, gpus: float) -> _State:
 
     configure()
     device = pick_device(gpus)
+    point("extract.load_model")
     encoders = [load_encoder(card, device) for card in work.cards]
+    point("extract.model_loaded")
     sizes = {encoder.card.name: work.batch_size or encoder.batch_size for encoder in encoders}
     count = threads() if device == "cpu" else GPU_LANES
     lanes = Lanes(ThreadPoolExecutor(count, "encode", partial(start_lane, device)), count, sizes)
@@ -76,6 +79,7 @@ def encode_shard(state: _State, name: str) -> list[Receipt]:
     prepare = partial(_prepare, outputs, clock)
     line = ordered_map(state.decoders, prepare, parts, ahead=state.ahead, budget=AHEAD_BYTES, size=_size)
     for row, ready in timed(line, clock, "decode_wait"):
+        point("extract.sample")
         decoded = len({output.card.modality for output, _ in ready})
         counters["parts_read"] += decoded
         counters["parts_decoded"] += decoded
@@ -130,6 +134,7 @@ def _size(ready: Ready) -> int:
 
 def _commit(state: _State, samples: pa.Table, output: Gathering, common: Receipt) -> Receipt:
     rows = output.finish()
+    point("extract.encoded")
     since = time.perf_counter()
     card = output.card
     suffixes = samples[f"{card.modality}_suffix"].to_pylist()

@@ -6,6 +6,7 @@ from shlex import quote
 
 from mmdata.cluster import Resources
 from mmdata.config import ExtractConfig
+from mmdata.crash import point
 from mmdata.encoders import Request, Windows, describe
 from mmdata.errors import ConfigError, NotFound
 from mmdata.stages import Job, Summary, Watch, run_job, silent
@@ -28,6 +29,7 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
     cards = _cards(config, resources)
     for card in cards:
         claim(dataset, card, config.overwrite)
+    point("extract.claimed")
     content = {name: receipt.content for name, receipt in shards.items()}
     done = {card.name: finished(dataset, card, content, config.overwrite) for card in cards}
     missing = {name: tuple(c for c in cards if name not in done[c.name]) for name in shards}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, TokenEncoder
 from mmdata.errors import ModelError
 from mmdata.stages import Clock
@@ -101,6 +102,7 @@ def nbytes(data: Any) -> int:
 
 def _encode(lanes: Lanes, encoder: Encoder, batch: list[Unit], clock: Clock) -> list[Encoded]:
     """When memory runs out: in halves, and in batches of that size from then on."""
+    point("extract.batch")
     since = time.perf_counter()
     encoded = _try(encoder, batch)
     clock.add("encode", since)

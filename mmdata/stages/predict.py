@@ -8,6 +8,7 @@ import torch
 
 from mmdata.cluster import Resources
 from mmdata.config import PredictConfig
+from mmdata.crash import point
 from mmdata.errors import conflict
 from mmdata.fusion.feed import Feed, Plan, Where
 from mmdata.fusion.heads import Head, read_head
@@ -16,7 +17,7 @@ from mmdata.fusion.train import run_tasks
 from mmdata.fusion.trained import load_model
 from mmdata.stages import Job, Summary, Watch, run_job, silent
 from mmdata.stages.heads import head_features, head_receipt, read_shard, shard_content
-from mmdata.storage.dataset import Dataset
+from mmdata.storage.dataset import Dataset, predictions_folder
 from mmdata.storage.features import Features
 from mmdata.storage.receipts import commit, read_receipts, versions, write_summary
 from mmdata.storage.tables import to_parquet
@@ -32,7 +33,7 @@ def predict(config: PredictConfig, resources: Resources, watch: Watch = silent) 
     dataset = Dataset.open(config.dataset)
     head = read_head(dataset, config.head)
     features = head_features(dataset, head, config.features)
-    folder = f"predictions/{head.name}"
+    folder = predictions_folder(head.name)
     content = shard_content(features)
     if config.overwrite:
         for info in dataset.store.list(folder):
@@ -68,6 +69,7 @@ class _State:
 
 
 def _setup(dataset: Dataset, head: Head, features: dict[str, Features], content: dict[str, dict[str, str]]) -> _State:
+    point("predict.load_head")
     return _State(dataset, head, features, content, load_model(head))
 
 
@@ -79,9 +81,10 @@ def _predict_shard(state: _State, name: str) -> list[Receipt]:
     for task, outputs in run_tasks(state.model, feed, torch.arange(len(pack))).items():
         for column, values in state.model.task(task).columns(outputs).items():
             rows = rows.append_column(f"{task}.{column}" if column else task, values)
+    point("predict.shard")
     order = rows.sort_by("id")
     receipt = head_receipt(
         "predict", state.head.sha256, name, state.content[name], (len(pack), len(pack)), time.perf_counter() - since
     )
     receipt = replace(receipt, versions=versions("torch"))
-    return [commit(state.dataset.store, f"predictions/{state.head.name}", receipt, {"parquet": to_parquet(order)})]
+    return [commit(state.dataset.store, predictions_folder(state.head.name), receipt, {"parquet": to_parquet(order)})]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmdata.cluster import Resources
 from mmdata.config import ProjectConfig
+from mmdata.crash import point
 from mmdata.fusion.heads import FUSED, Head, read_head
 from mmdata.fusion.pack import Pack
 from mmdata.stages import Job, Summary, Watch, run_job, silent
@@ -99,6 +100,7 @@ def _setup(
     card: EncoderCard,
     content: dict[str, dict[str, str]],
 ) -> _State:
+    point("project.load_head")
     return _State(dataset, head, output, features, card, content, head.projector())
 
 
@@ -108,6 +110,7 @@ def _project_shard(state: _State, name: str) -> list[Receipt]:
     found = state.run(pack)[state.output]
     there = np.isfinite(found).all(1)
     rows = pack.rows.filter(pa.array(there)).sort_by("id")
+    point("project.shard")
     order = np.argsort(np.array(pack.rows["id"])[there], kind="stable")
     data = features_file(state.card, rows, found[there][order])
     receipt = head_receipt(

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from mmdata.cluster import Resources, threads
 from mmdata.config import ShardConfig
 from mmdata.corpora import Corpus, kind_of, open_corpus
-from mmdata.errors import ConfigError, NotFound
+from mmdata.crash import point
+from mmdata.errors import ConfigError, NotFound, conflict
 from mmdata.media import decode
 from mmdata.media.text import caption
 from mmdata.stages import Clock, Job, Summary, Watch, run_job, silent, timed
@@ -43,6 +44,7 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     dataset = Dataset.create(config.dataset)
     plan = _plan(dataset, config, resources)
     done = read_receipts(dataset.store, SHARDS)
+    _check_made_by(plan, done, dataset)
     job = Job(
         stage="shard",
         where=dataset.url,
@@ -61,6 +63,13 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     return replace(summary, facts=facts)
 
 
+def _check_made_by(plan: Plan, done: dict[str, Receipt], dataset: Dataset) -> None:
+    for name, receipt in done.items():
+        if receipt.fingerprint != plan.fingerprint:
+            there, asked = {"plan": receipt.fingerprint}, {"plan": plan.fingerprint}
+            raise conflict(f"shard {name} of {dataset.url}", there, asked, "use another dataset, or --overwrite")
+
+
 def _check_apart(config: ShardConfig) -> None:
     """A folder that holds its own dataset would change with every shard."""
     if (config.kind or kind_of(config.source)) != "folder":
@@ -74,8 +83,9 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
     kind, source = config.kind or kind_of(config.source), config.absolute_source()
     found = read_plan(dataset)
     try:
-        corpus = open_corpus(source, kind, _columns(config))
+        corpus = open_corpus(source, kind, _columns(config), config.salvage)
         table, ignored = corpus.scan()
+        point("plan.scanned")
     except NotFound:
         done = read_receipts(dataset.store, SHARDS)
         asked = (source, config.plan_options(), False)
@@ -100,11 +110,10 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
         ignored=ignored,
         sha256=sha256(data),
     )
-    if config.overwrite and found is not None and found != plan:
+    if config.overwrite and found is not None and found != found.as_now(plan):
         for info in dataset.store.list(SHARDS):
             dataset.store.delete(info.path)
-    write_plan(dataset, plan, data)
-    return plan
+    return write_plan(dataset, plan, data)
 
 
 def _columns(config: ShardConfig) -> dict[str, str]:
@@ -131,6 +140,7 @@ class _State:
 
 
 def _setup(dataset: Dataset, plan: Plan) -> _State:
+    point("shard.setup")
     corpus = open_corpus(plan.source, plan.kind, plan.options["columns"])
     return _State(dataset, plan, corpus, ThreadPoolExecutor(threads()))
 
@@ -144,11 +154,13 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
     samples = timed(state.corpus.read(planned), clock, "read")
     for packed, notes in ordered_map(state.pool, make, samples, ahead=AHEAD, budget=BUDGET, size=_size):
         rejects += notes
+        point("shard.sample")
         if packed is not None:
             writer.add(packed)
     since = time.perf_counter()
     files = writer.files() | rejects_file(sorted(rejects, key=lambda r: (r.id, r.part)))
     clock.add("write", since)
+    point("shard.made")
     receipt = Receipt(
         stage="shard",
         shard=name,

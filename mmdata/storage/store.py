@@ -14,6 +14,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore
 
+from mmdata.crash import point, tear
 from mmdata.errors import ConfigError, NotFound, StorageError, StorageFull
 from mmdata.storage.remote import has_timeouts, open_remote, problem, put_new, repeat
 from mmdata.storage.walk import walk
@@ -33,6 +34,7 @@ class FileInfo:
     path: str
     size: int
     version: str
+    modified: float  # seconds since 1970, by the clock of the store
 
 
 def sha256(data: Data) -> str:
@@ -110,6 +112,8 @@ class Store:
 
     def create(self, path: str, data: Data) -> bool:
         """Write a file that is not there yet; False, and nothing changed, when it is."""
+        point("store.create")
+        tear("store.create.torn", len(data))
         with _translated(self.where(path)):
             if self.local is None:
                 return put_new(self._sending(len(data)), path, data)
@@ -117,12 +121,16 @@ class Store:
                 obstore.put(self._writing(), path, memoryview(data), mode="create")
             except AlreadyExistsError:
                 return False
+        point("store.created")
         return True
 
     def replace(self, path: str, data: Data) -> None:
         """Write a file in one step, over an old one if there is one."""
+        point("store.replace")
+        tear("store.replace.torn", len(data))
         with _translated(self.where(path)):
             obstore.put(self._sending(len(data)), path, memoryview(data), mode="overwrite")
+        point("store.replaced")
 
     def read(self, path: str) -> bytes:
         """The whole file; NotFound when it is not there."""
@@ -186,11 +194,13 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens when it is not there."""
+        point("store.delete")
         with _translated(self.where(path)):
             if self.local is not None:
                 (self.local / path).unlink(missing_ok=True)
-                return
-            repeat(lambda: obstore.delete(self._reading(), path))
+            else:
+                repeat(lambda: obstore.delete(self._reading(), path))
+        point("store.deleted")
 
 
 class _Ranges(io.RawIOBase):
@@ -222,12 +232,18 @@ class _Ranges(io.RawIOBase):
 
 
 def _info(meta: Any) -> FileInfo:
-    return FileInfo(meta["path"], meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
+    return FileInfo(
+        meta["path"],
+        meta["size"],
+        meta["e_tag"] or meta["last_modified"].isoformat(),
+        meta["last_modified"].timestamp(),
+    )
 
 
 def _local_info(path: str, status: os.stat_result) -> FileInfo:
     is_file = S_ISREG(status.st_mode) or S_ISLNK(status.st_mode)  # a link here leads nowhere
-    return FileInfo(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}" if is_file else "")
+    version = f"{status.st_mtime_ns:x}-{status.st_size:x}" if is_file else ""
+    return FileInfo(path, status.st_size, version, status.st_mtime)
 
 
 def _list_top(folder: Path) -> list[FileInfo]:
