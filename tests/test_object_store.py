@@ -101,6 +101,12 @@ def test_files_that_take_long_to_send_are_given_the_time(net, store):
     assert store.read("large") == content
 
 
+def test_a_shard_is_sent_in_one_piece_and_leaves_no_parts(net, store):
+    net.faults = [Fault("lost", "PUT", times=2), Fault("reset", "PUT", times=2)]
+    store.create("a.tar", os.urandom(LARGE + 1))
+    assert {path.partition("?")[2] for method, path, _ in net.seen if method in ("PUT", "POST")} == {""}
+
+
 def test_a_store_that_stays_busy_is_given_up_in_time(net, store, monkeypatch):
     monkeypatch.setitem(remote.RETRIES, "max_retries", 1)
     busy = Store(store.url)

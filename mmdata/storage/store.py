@@ -115,13 +115,18 @@ class Store:
         point("store.create")
         tear("store.create.torn", len(data))
         with _translated(self.where(path)):
-            if self.local is None:
-                return put_new(self._sending(len(data)), path, data)
-            try:
-                obstore.put(self._writing(), path, memoryview(data), mode="create")
-            except AlreadyExistsError:
-                return False
-        point("store.created")
+            created = self._create(path, data)
+        if created:
+            point("store.created")
+        return created
+
+    def _create(self, path: str, data: Data) -> bool:
+        if self.local is None:
+            return put_new(self._sending(len(data)), path, data)
+        try:
+            obstore.put(self._writing(), path, memoryview(data), mode="create")
+        except AlreadyExistsError:
+            return False
         return True
 
     def replace(self, path: str, data: Data) -> None:
