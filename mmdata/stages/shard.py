@@ -84,7 +84,7 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
     kind, source = config.kind or kind_of(config.source), config.absolute_source()
     found = read_plan(dataset)
     try:
-        corpus = open_corpus(source, kind, _columns(config), config.salvage)
+        corpus = open_corpus(source, kind, _columns(config), config.salvage, config.outside)
         table, ignored = corpus.scan()
         point("plan.scanned")
     except NotFound:
@@ -98,7 +98,10 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
     table = table.add_column(0, "id", pa.array(range(table.num_rows), pa.int64()))
     if config.dedup == "exact":
         table = mark_duplicates(
-            table, partial(open_corpus, source, kind, _columns(config)), config.modalities, resources
+            table,
+            partial(open_corpus, source, kind, _columns(config), outside=config.outside),
+            config.modalities,
+            resources,
         )
     starts = _starts(table["bytes"].to_pylist(), config.samples_per_shard, config.shard_size)
     data = plan_table(table, starts)
@@ -142,7 +145,7 @@ class _State:
 
 def _setup(dataset: Dataset, plan: Plan) -> _State:
     point("shard.setup")
-    corpus = open_corpus(plan.source, plan.kind, plan.options["columns"])
+    corpus = open_corpus(plan.source, plan.kind, plan.options["columns"], outside=plan.options["outside"])
     return _State(dataset, plan, corpus, ThreadPoolExecutor(threads()))
 
 
