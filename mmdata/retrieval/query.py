@@ -91,9 +91,10 @@ class QueryEncoder:
 
     def _vectors(self, prepared: Sequence[Sequence[Prepared]]) -> Iterator[NDArray[np.float32] | MMDataError]:
         vectors = encode_many(self.encoder, prepared)
-        for row in range(len(vectors)):
+        usable: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
+        for row, good in enumerate(usable):
             vector = vectors[row : row + 1]
-            if np.isfinite(vector).all() and vector.any():
+            if good:
                 yield self.tower.project(vector) if self.tower else vector
             else:
                 yield ModelError(f"{self.encoder.card.spec} gave no usable vector for this query")
