@@ -278,7 +278,7 @@ def test_damage_in_a_head_is_found_and_overwrite_answers_it(featured: Dataset) -
 def test_a_head_json_that_is_none_is_damage(featured: Dataset, text: str) -> None:
     run(featured)
     Path(featured.url, "heads/sounds/head.json").write_text(text)
-    with pytest.raises(Damage, match=r"head.json does not describe a head"):
+    with pytest.raises(Damage, match=r"head\.json is damaged: .*; make it again"):
         read_head(featured, "sounds")
 
 

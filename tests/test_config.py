@@ -282,6 +282,8 @@ def test_plan_options_are_what_decides_the_shards():
         "modalities": ["text"],
         "require": [],
         "dedup": "none",
+        "salvage": False,
+        "outside": False,
         "validate_media": True,
     }
 

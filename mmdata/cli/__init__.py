@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import typer
 
-from mmdata.cli import build, export, learn, look, serve
-from mmdata.errors import MMDataError
+from mmdata.cli import build, export, keep, learn, look, serve
+from mmdata.ending import run_to_end
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,17 +27,19 @@ LOOKING: list[Callable[..., None]] = [
     look.search,
     serve.serve,
     export.export,
-    look.status,
-    look.rejects,
     look.encoders,
+    look.doctor,
     look.demo,
 ]
+KEEPING: list[Callable[..., None]] = [keep.status, keep.rejects, keep.verify, keep.gc]
 for verb in STAGES:
     app.command(rich_help_panel="Stages")(verb)
 for verb in LEARNING:
     app.command(rich_help_panel="Learning")(verb)
 for verb in LOOKING:
     app.command(rich_help_panel="Looking")(verb)
+for verb in KEEPING:
+    app.command(rich_help_panel="Keeping")(verb)
 
 
 def invoke(arguments: list[str]) -> None:
@@ -51,10 +53,4 @@ def main() -> None:
     `--debug`, anywhere, shows the traceback.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        app(arguments, prog_name="mmdata")
-    except MMDataError as error:
-        if "--debug" in sys.argv:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+    run_to_end(lambda: app(arguments, prog_name="mmdata"), debug="--debug" in sys.argv)

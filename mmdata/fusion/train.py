@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mmdata.crash import point
 from mmdata.errors import ConfigError
 from mmdata.fusion.feed import Batch, Feed
 from mmdata.fusion.losses import Balance
@@ -98,9 +99,11 @@ def train(
             run.sums += _step(run, batch, recipe)
             at.step += 1
             keeper.save(run)
+            point("train.step")
         _end_epoch(run, feed, parts[Part.VALIDATION], recipe, steps)
         watch(at.history[-1])
         keeper.save(run)
+        point("train.epoch")
     model.load_state_dict(run.best)
     return run
 

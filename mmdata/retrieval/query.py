@@ -91,7 +91,7 @@ class QueryEncoder:
 
     def _vectors(self, prepared: Sequence[Sequence[Prepared]]) -> Iterator[NDArray[np.float32] | MMDataError]:
         vectors = encode_many(self.encoder, prepared)
-        usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+        usable: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
         for row, good in enumerate(usable):
             vector = vectors[row : row + 1]
             if good:

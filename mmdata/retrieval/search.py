@@ -5,7 +5,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from mmdata.retrieval.generation import LocalFiles, read_facts
 from mmdata.retrieval.metric import ready
 from mmdata.retrieval.query import Models, QueryEncoder, read_vectors
 from mmdata.retrieval.results import Results
+from mmdata.retrieval.rows import take
 from mmdata.retrieval.vector_index import Floats, Ids, Mask
 from mmdata.retrieval.where import Filter, select
 from mmdata.storage.dataset import Dataset
@@ -133,7 +133,7 @@ class Index:
 
     def _differ(self, ids: Ids, fold: Fold) -> Mask:
         """Which of the ids, best first, are like none before them."""
-        samples = np.asarray(self.rows["id"].take(pa.array(ids)))
+        samples = np.asarray(take(self.rows.select(["id"]), ids)["id"])
         _, firsts = np.unique(samples, return_index=True)
         keep = np.zeros(len(ids), bool)
         keep[firsts] = True

@@ -3,7 +3,7 @@
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from mmdata.errors import Damage, NotFound
 from mmdata.serve.media import HEAD, SENT_AS, type_of
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.plan import TABLE
-from mmdata.storage.receipts import read_receipts
+from mmdata.storage.plan import read_plan
+from mmdata.storage.receipts import read_receipt
 from mmdata.storage.shards import metadata_names, read_part, read_sample_table
-from mmdata.types import Modality
+from mmdata.types import Modality, Receipt
 
 TABLES = 32  # sample tables that are kept
 CHUNK = 1 << 20  # bytes of a part that are in memory at once
@@ -40,20 +40,11 @@ class Collection:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self._receipts = read_receipts(dataset.store, SHARDS)
-        self._starts = self._first_ids()
-        self._table = lru_cache(TABLES)(lambda shard: read_sample_table(dataset, self._receipts[shard]))
-
-    def _first_ids(self) -> list[int]:
-        """Of each shard, and the number of samples: a row group of the plan is a shard, a sample's id its row."""
-        if not self._receipts:
-            return [0]
-        with self.dataset.store.open(TABLE) as file:
-            footer = pq.read_metadata(file)
-        return [0, *accumulate(footer.row_group(number).num_rows for number in range(footer.num_row_groups))]
+        self._starts = _first_ids(dataset)
+        self._table = lru_cache(TABLES)(lambda receipt: read_sample_table(dataset, receipt.whole))
 
     def __bool__(self) -> bool:
-        return bool(self._receipts)
+        return len(self._starts) > 1
 
     def about(self, sample: int) -> dict[str, Any]:
         """What the contract tells of a sample. NotFound when there is none of this number."""
@@ -99,10 +90,13 @@ class Collection:
 
     def _row(self, sample: int) -> tuple[str, dict[str, Any], list[str]]:
         """The shard of a sample, its row of the sample table, and which of its columns are metadata."""
+        if not 0 <= sample < self._starts[-1]:
+            raise NotFound(f"there is no sample {sample}; there are {self._starts[-1]}, from 0")
         shard = f"{bisect_right(self._starts, sample) - 1:06d}"
-        if not 0 <= sample < self._starts[-1] or shard not in self._receipts:
-            raise NotFound(f"there is no sample {sample}; the first is 0, the last {self._starts[-1] - 1}")
-        table: pa.Table = self._table(shard)
+        receipt = read_receipt(self.dataset.store, f"{SHARDS}/{shard}.json")  # small, and newer when it was made again
+        table: pa.Table = self._table(
+            _Known(receipt.shard, receipt.outputs[f"{shard}.samples.parquet"].sha256, receipt)
+        )
         rows = table.filter(pc.equal(table["id"], sample)).to_pylist()
         if not rows:
             raise NotFound(f"sample {sample} was left out; mmdata rejects says why")
@@ -116,6 +110,25 @@ class Collection:
 
     def _read(self, place: Place, start: int, size: int) -> memoryview:
         return self.dataset.store.read_range(f"{SHARDS}/{place.shard}.tar", place.offset + start, size)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A receipt as what a table is kept by."""
+
+    shard: str
+    sha256: str
+    whole: Receipt = field(compare=False)
+
+
+def _first_ids(dataset: Dataset) -> list[int]:
+    """Of each shard, and the number of samples: a row group of the plan is a shard, a sample's id its row."""
+    plan = read_plan(dataset)
+    if plan is None:
+        return [0]
+    with dataset.store.open(f"{SHARDS}/{plan.table}") as file:
+        footer = pq.read_metadata(file)
+    return [0, *accumulate(footer.row_group(number).num_rows for number in range(footer.num_row_groups))]
 
 
 def _has(row: dict[str, Any], modality: Modality) -> bool:

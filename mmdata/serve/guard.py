@@ -71,8 +71,8 @@ class Guard:
             self._check_key(headers)
         if scope["method"] == "POST" and headers.get(b"content-type", "").partition(";")[0] != "application/json":
             raise Refused(415, "send JSON, with the header Content-Type: application/json")
-        if headers.get(b"content-length", "0").isdecimal():
-            self._check_size(int(headers.get(b"content-length", "0")))
+        announced = headers.get(b"content-length", "0")
+        self._check_size(int(announced[:19]) if announced.isdecimal() else 0)
 
     def _check_host(self, headers: Mapping[bytes, str]) -> None:
         """A page of another site that makes its name point here is known by the name (DNS rebinding)."""

@@ -1,6 +1,7 @@
 """Samples and their media over HTTP: by number alone, with ranges, hashes and small pictures."""
 
 from collections.abc import Mapping
+from threading import Semaphore
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -15,6 +16,7 @@ from mmdata.serve.messages import SampleOut
 from mmdata.types import Modality
 
 SMALL = 64 << 20  # bytes of small pictures, and of drawings, that are kept
+DECODERS = 2  # pictures that are decoded at once: each may take 64 million pixels
 Number = Annotated[int, Path(ge=0, lt=1 << 53)]
 Side = Annotated[int | None, Query(alias="thumbnail", ge=16, le=1024)]
 HEADERS: Mapping[str, str] = {
@@ -27,7 +29,7 @@ HEADERS: Mapping[str, str] = {
 def media_routes(collection: Collection) -> APIRouter:
     """The routes of the samples of a collection."""
     router = APIRouter(responses=ERRORS)
-    small = Kept(SMALL)
+    small, decoding = Kept(SMALL), Semaphore(DECODERS)
 
     @router.get("/samples/{sample}", response_model=SampleOut)
     def one_sample(sample: Number) -> Response:
@@ -47,10 +49,12 @@ def media_routes(collection: Collection) -> APIRouter:
             return Response(status_code=304, headers={"ETag": tag})
         headers = {**HEADERS, "ETag": tag}
         if side is not None:
-            picture = small.get(tag, lambda: thumbnail(collection.whole(sample, modality), side))
+            with decoding:
+                picture = small.get(tag, lambda: thumbnail(collection.whole(sample, modality), side))
             return Response(picture, media_type="image/webp", headers=headers)
         if place.type == SVG:
-            picture = small.get(tag, lambda: drawn(collection.whole(sample, modality)))
+            with decoding:
+                picture = small.get(tag, lambda: drawn(collection.whole(sample, modality)))
             return Response(picture, media_type=SENT_AS[SVG], headers=headers)
         return _sent(collection, place, range_, headers)
 

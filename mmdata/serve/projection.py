@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmdata.errors import NotFound
 from mmdata.retrieval.metric import ready
+from mmdata.retrieval.rows import take
 from mmdata.retrieval.search import Index
 
 MOST = 20_000  # rows of a map
@@ -42,13 +42,13 @@ def columns(index: Index, projection: Projection, field: str | None) -> dict[str
     """A map as the contract has it. NotFound for a field that there is not."""
     if field is not None and field not in index.rows.column_names:
         raise NotFound(f"{index.facts.name!r} has no field {field!r}; there are: {', '.join(index.rows.column_names)}")
-    rows = pa.array(projection.rows)
-    about = index.rows.select(["id", "key", "caption", *([field] if field else [])]).take(rows)
+    names = dict.fromkeys(["id", "key", "caption", *([field] if field else [])])
+    about = take(index.rows.select(list(names)), projection.rows)
     return {
         "id": about["id"].to_pylist(),
         "key": about["key"].to_pylist(),
         "x": projection.spots[:, 0].tolist(),
         "y": projection.spots[:, 1].tolist(),
-        "value": about.column(3).to_pylist() if field else [None] * len(rows),
+        "value": about[field].to_pylist() if field else [None] * len(about),
         "caption": [caption or "" for caption in about["caption"].to_pylist()],
     }

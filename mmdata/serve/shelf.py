@@ -13,6 +13,8 @@ from mmdata.storage.dataset import Dataset, index_folder
 
 log = logging.getLogger(__name__)
 Made = TypeVar("Made")
+Opened = tuple[str, Index]
+"""The version of the label that an index was opened by, and the index."""
 
 
 class Shelf:
@@ -21,44 +23,37 @@ class Shelf:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self._models = Models()
-        self._versions: Mapping[str, str] = {}
-        self._indexes: Mapping[str, Index] = {}
+        self._there: Mapping[str, Opened] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Open what is new or has changed, and let go of what is gone. What cannot be opened stays as it was."""
-        labels = {name: self.dataset.store.info(f"{index_folder(name)}/index.json") for name in self._names()}
-        versions = {name: info.version for name, info in labels.items() if info is not None}
-        if versions == self._versions:
-            return
         found = {}
-        for name, version in versions.items():
-            same = self._versions.get(name) == version
-            index = self._indexes[name] if same and name in self._indexes else self._open(name)
-            if index is not None:
-                found[name] = index
-        self._indexes, self._versions = found, versions
+        for name in index_names(self.dataset):
+            label = self.dataset.store.info(f"{index_folder(name)}/index.json")
+            there = self._there.get(name)
+            if label is not None and (there is None or there[0] != label.version):
+                there = self._open(name, label.version) or there
+            if there is not None:
+                found[name] = there
+        self._there = found
 
-    def _names(self) -> list[str]:
-        return index_names(self.dataset)
-
-    def _open(self, name: str) -> Index | None:
+    def _open(self, name: str, version: str) -> Opened | None:
         try:
-            return Index(self.dataset, name, self._models)
+            return version, Index(self.dataset, name, self._models)
         except MMDataError as error:
             log.error("the index %r cannot be opened: %s", name, error)
-            return self._indexes.get(name)
+            return None
 
     def __iter__(self) -> Iterator[Index]:
-        return iter(self._indexes.values())
+        return (index for _, index in self._there.values())
 
     def __getitem__(self, name: str) -> Index:
         """An open index. NotFound, naming those there are, when there is none."""
-        index = self._indexes.get(name)
-        if index is None:
-            there = ", ".join(self._indexes) or "none yet; run mmdata index"
-            raise NotFound(f"there is no index {name!r}; there are: {there}")
-        return index
+        there = self._there
+        if name not in there:
+            raise NotFound(f"there is no index {name!r}; there are: {', '.join(there) or 'none yet: run mmdata index'}")
+        return there[name][1]
 
 
 class Latest(Generic[Made]):

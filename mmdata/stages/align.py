@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mmdata.cluster import Resources
 from mmdata.config import AlignConfig
+from mmdata.crash import point
 from mmdata.errors import ConfigError
 from mmdata.fusion.align import fit_cca, tensors_of
 from mmdata.fusion.evaluate import chance_at, recall_at
@@ -78,6 +79,7 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
         "held out": int(held.sum()),
         "ridges": fit.ridges,
     }
+    point("align.fitted")
     dim = fit.left.weight.shape[1]
     head = Head(
         name=config.name,

@@ -2,7 +2,6 @@
 
 from itertools import combinations
 
-import orjson
 import torch
 
 from mmdata.config import EvaluateConfig, TrainConfig, check
@@ -20,6 +19,7 @@ from mmdata.stages.compare import comparison
 from mmdata.stages.learning import Lesson, lesson
 from mmdata.stages.train import pick_device
 from mmdata.storage.dataset import Dataset, head_folder
+from mmdata.storage.sealed import proof, seal
 
 EACH = "each"
 
@@ -98,10 +98,9 @@ def _write(dataset: Dataset, result: Evaluation, pictures: dict[str, bytes]) -> 
         "missing": result.missing,
     }
     text = report(f"{result.head}, {result.part}", facts, sorted(pictures))
-    files = {
-        f"evaluation.{result.part}.json": orjson.dumps(facts, option=orjson.OPT_INDENT_2),
-        "report.md": text.encode(),
-        **pictures,
-    }
+    files = {"report.md": text.encode(), **pictures}
+    dataset.store.delete(f"{folder}/report.json")
     for name, content in files.items():
         dataset.store.replace(f"{folder}/{name}", content)
+    dataset.store.replace(f"{folder}/evaluation.{result.part}.json", seal(facts))
+    dataset.store.replace(f"{folder}/report.json", seal({"part": result.part, "files": proof(files)}))

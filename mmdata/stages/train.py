@@ -42,6 +42,7 @@ def train_head(config: TrainConfig, watch: Watch = lambda _: None) -> Summary:
     if config.overwrite:
         checkpoints.delete()
     elif find_head(dataset, config.name, made_from):
+        checkpoints.delete()  # a run may have been killed between the two
         return _summary(config, dataset, one, time.monotonic() - since)
     device = pick_device(config.device)
     model = _model(config, dataset, one, device)

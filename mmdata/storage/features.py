@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mmdata.errors import Conflict, Damage, NotFound, conflict
 from mmdata.storage.dataset import Dataset, features_folder
-from mmdata.storage.receipts import read_receipts
+from mmdata.storage.receipts import forget, read_receipts
+from mmdata.storage.sealed import seal, unseal
 from mmdata.storage.store import sha256
 from mmdata.storage.tables import concat, from_parquet, to_parquet
 from mmdata.types import EncoderCard, Modality, Receipt
@@ -22,7 +23,7 @@ ROW_GROUP = 8192
 
 
 def card_to_json(card: EncoderCard) -> bytes:
-    """`encoder.json`: the card and its fingerprint."""
+    """The card and its fingerprint."""
     return orjson.dumps({**asdict(card), "fingerprint": card.fingerprint}, option=orjson.OPT_INDENT_2)
 
 
@@ -39,6 +40,13 @@ def card_from_json(data: bytes, where: str) -> EncoderCard:
     return card
 
 
+def read_card(dataset: Dataset, name: str) -> EncoderCard:
+    """The card of a feature set. Damage when its file is not as it was written."""
+    path = f"{features_folder(name)}/encoder.json"
+    where = dataset.store.where(path)
+    return card_from_json(orjson.dumps(unseal(dataset.store.read(path), where)), where)
+
+
 def claim(dataset: Dataset, card: EncoderCard, overwrite: bool) -> None:
     """Put the card in its feature folder. Conflict, field by field, when another one is there.
 
@@ -46,9 +54,9 @@ def claim(dataset: Dataset, card: EncoderCard, overwrite: bool) -> None:
     """
     folder = features_folder(card.name)
     path = f"{folder}/encoder.json"
-    if dataset.store.create(path, card_to_json(card)):
+    if dataset.store.create(path, seal(orjson.loads(card_to_json(card)))):
         return
-    found = card_from_json(dataset.store.read(path), dataset.store.where(path))
+    found = read_card(dataset, card.name)
     if found.fingerprint != card.fingerprint and overwrite:
         for info in dataset.store.list(folder):
             dataset.store.delete(info.path)
@@ -77,8 +85,7 @@ def finished(
             what = f"shard {name} of {dataset.store.where(folder)}"
             there, asked = dict(receipts[name].inputs), dict(content.get(name, {}))
             raise conflict(what, there, asked, "make it again with --overwrite")
-        for file in (f"{name}.json", *receipts[name].outputs):  # the receipt first: without it the rest is nothing
-            dataset.store.delete(f"{folder}/{file}")
+        forget(dataset.store, folder, receipts[name])
     return {name: receipt for name, receipt in receipts.items() if name not in stale}
 
 
@@ -144,9 +151,8 @@ class Features:
         self.dataset = dataset
         self.name = name
         self.folder = features_folder(name)
-        path = f"{self.folder}/encoder.json"
         try:
-            self.card = card_from_json(dataset.store.read(path), dataset.store.where(path))
+            self.card = read_card(dataset, name)
         except NotFound as error:
             there = ", ".join(dataset.names("features")) or "none yet: run mmdata extract"
             raise NotFound(f"{dataset.url} has no features {name!r}; there are: {there}") from error
