@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmdata.cli import build, export, keep, learn, look
+from mmdata.cli import build, export, keep, learn, look, serve
 from mmdata.ending import run_to_end
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ LEARNING: list[Callable[..., None]] = [
 ]
 LOOKING: list[Callable[..., None]] = [
     look.search,
+    serve.serve,
     export.export,
     look.encoders,
     look.doctor,

@@ -8,7 +8,6 @@ from functools import partial
 from shlex import quote
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,12 +20,13 @@ from mmdata.media import decode
 from mmdata.media.text import caption
 from mmdata.stages import Clock, Job, Summary, Watch, run_job, silent, timed
 from mmdata.stages.ahead import ordered_map
-from mmdata.stages.duplicates import count_duplicates, mark_duplicates
+from mmdata.stages.duplicates import count_duplicates
+from mmdata.stages.planning import planned
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.plan import Plan, plan_rows, plan_table, read_plan, write_plan
+from mmdata.storage.plan import Plan, plan_rows, read_plan, write_plan
 from mmdata.storage.receipts import commit, read_receipts, rejects_file, tally, versions, write_summary
 from mmdata.storage.shards import Packed, ShardWriter, pack
-from mmdata.storage.store import Store, sha256
+from mmdata.storage.store import Store
 from mmdata.types import Modality, Outcome, Reason, Receipt, Reject, Rejected, Sample
 
 CAPTION_CHARS = 500
@@ -84,52 +84,17 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
     kind, source = config.kind or kind_of(config.source), config.absolute_source()
     found = read_plan(dataset)
     try:
-        corpus = open_corpus(source, kind, _columns(config), config.salvage)
-        table, ignored = corpus.scan()
-        point("plan.scanned")
+        new = planned(dataset, found, source, kind, config.plan_options(), resources)
     except NotFound:
         done = read_receipts(dataset.store, SHARDS)
         asked = (source, config.plan_options(), False)
         if found and (found.source, found.options, config.overwrite) == asked and len(done) == found.shards:
             return found  # all is made; the source may be gone
         raise
-    if config.shuffle is not None:
-        table = table.take(np.random.default_rng(config.shuffle).permutation(table.num_rows))
-    table = table.add_column(0, "id", pa.array(range(table.num_rows), pa.int64()))
-    if config.dedup == "exact":
-        table = mark_duplicates(
-            table, partial(open_corpus, source, kind, _columns(config)), config.modalities, resources
-        )
-    starts = _starts(table["bytes"].to_pylist(), config.samples_per_shard, config.shard_size)
-    data = plan_table(table, starts)
-    plan = Plan(
-        source=source,
-        kind=kind,
-        options=config.plan_options(),
-        samples=table.num_rows,
-        shards=len(starts),
-        ignored=ignored,
-        sha256=sha256(data),
-    )
-    if config.overwrite and found is not None and found != found.as_now(plan):
+    if config.overwrite and found is not None and found != found.as_now(new.plan):
         for info in dataset.store.list(SHARDS):
             dataset.store.delete(info.path)
-    return write_plan(dataset, plan, data)
-
-
-def _columns(config: ShardConfig) -> dict[str, str]:
-    return {str(role): name for role, name in config.columns.items()}
-
-
-def _starts(sizes: list[int], samples: int, limit: int) -> list[int]:
-    """First rows of the shards: a shard ends before `samples` samples or `limit` bytes are passed."""
-    starts, count, total = [0], 0, 0
-    for row, size in enumerate(sizes):
-        if count and (count == samples or total + size > limit):
-            starts.append(row)
-            count = total = 0
-        count, total = count + 1, total + size
-    return starts
+    return write_plan(dataset, new.plan, new.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +107,7 @@ class _State:
 
 def _setup(dataset: Dataset, plan: Plan) -> _State:
     point("shard.setup")
-    corpus = open_corpus(plan.source, plan.kind, plan.options["columns"])
+    corpus = open_corpus(plan.source, plan.kind, plan.options["columns"], outside=plan.options["outside"])
     return _State(dataset, plan, corpus, ThreadPoolExecutor(threads()))
 
 
