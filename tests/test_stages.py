@@ -90,7 +90,12 @@ def test_an_error_that_every_shard_would_meet_ends_the_run_at_once(fatal: MMData
 
     names = [f"{n:06d}" for n in range(20)]
     with pytest.raises(type(fatal)) as caught:
-        run_job(Job("extract", "data", lambda: None, work, lambda shard: [], names, (), 200, ""), HERE, 0.05, lambda *_: None)
+        run_job(
+            Job("extract", "data", lambda: None, work, lambda shard: [], names, (), 200, ""),
+            HERE,
+            0.05,
+            lambda *_: None,
+        )
     assert caught.value is fatal
     assert set(started) < set(names[:6])
 
