@@ -51,6 +51,7 @@ class Reason(StrEnum):
     DAMAGED = "damaged"  # a stretch of a tar that cannot be read
     OOM = "oom"
     CRASH = "crash"
+    TIMEOUT = "timeout"
 
 
 class Outcome(StrEnum):

@@ -74,7 +74,7 @@ def files(dataset: Path) -> dict[str, Path]:
 
 
 def content(dataset: Path) -> dict[str, Any]:
-    """Every file as it is; of documents the facts, without times, seals and what hangs on them."""
+    """Every file as it is; of documents the facts, without their seals and without the work that a run did for them."""
     return {name: _facts(path) for name, path in files(dataset).items() if not name.endswith("receipts.parquet")}
 
 
@@ -85,7 +85,7 @@ def _facts(path: Path) -> Any:
 
 def _timeless(facts: Any) -> Any:
     if isinstance(facts, dict):
-        return {name: _timeless(value) for name, value in facts.items() if name not in ("seconds", "seal")}
+        return {name: _timeless(value) for name, value in facts.items() if name not in ("seconds", "counters", "seal")}
     return facts
 
 

@@ -24,8 +24,10 @@ from mmdata.stages.extract import extract
 from mmdata.stages.index import index
 from mmdata.stages.predict import predict
 from mmdata.stages.project import project
+from mmdata.stages.retry import retry
 from mmdata.stages.shard import shard
 from mmdata.stages.train import train_head
+from mmdata.storage.dataset import Dataset
 
 SAMPLES, SHARDS = 60, 6
 BROKEN = "k17"  # has a picture that is none, and no text
@@ -52,7 +54,7 @@ def shard_config(dataset: str, corpus: str, **options: object) -> ShardConfig:
     return ShardConfig(dataset=dataset, source=corpus, samples_per_shard=SAMPLES // SHARDS, **options)
 
 
-def _train(dataset: str) -> TrainConfig:
+def train_config(dataset: str, overwrite: bool = False, seed: int = 0) -> TrainConfig:
     return check(
         TrainConfig,
         {
@@ -62,7 +64,8 @@ def _train(dataset: str) -> TrainConfig:
             "split": {"group": "key", "validation": 0.2, "test": 0.2},
             "model": {"fusion": "concat_mlp", "dim": 8},
             "tasks": {"kind": {"type": "multiclass", "column": "kind"}},
-            "train": {"epochs": 3, "batch": 16},
+            "train": {"epochs": 3, "batch": 16, "seed": seed},
+            "overwrite": overwrite,
             "device": "cpu",
             "checkpoint": 0,
         },
@@ -77,17 +80,23 @@ STAGES: dict[str, Callable[[str, str, Resources], object]] = {
         AlignConfig(dataset=d, name="pair", features=("letters", "colours"), holdout=0.45, dim=4), r
     ),
     "index": lambda d, c, r: index(IndexConfig(dataset=d, features="pair.image"), r),
-    "train": lambda d, c, r: train_head(_train(d)),
+    "train": lambda d, c, r: train_head(train_config(d)),
     "project": lambda d, c, r: project(ProjectConfig(dataset=d, head="kinds"), r),
     "predict": lambda d, c, r: predict(PredictConfig(dataset=d, head="kinds"), r),
 }
 """Dataset, corpus and workers to a stage of the job, in order."""
 
 
+OTHERS: dict[str, Callable[[str, str, Resources], object]] = {
+    "retry": lambda d, c, r: retry(Dataset.open(d), None, ()),
+}
+"""What else can be killed."""
+
+
 def run_stage(stage: str, dataset: str, corpus: str, workers: int = 0) -> None:
     """One stage, as its command would run it."""
     os.environ["MMDATA_CACHE"] = f"{dataset}-cache"
-    STAGES[stage](dataset, corpus, Resources(workers, address=os.environ.get("RAY_ADDRESS")))
+    (STAGES | OTHERS)[stage](dataset, corpus, Resources(workers, address=os.environ.get("RAY_ADDRESS")))
 
 
 def run_all(dataset: str, corpus: str) -> None:

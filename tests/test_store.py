@@ -13,7 +13,7 @@ from tiny_files import tar
 from mmdata.errors import ConfigError, Conflict, NotFound, StorageError, StorageFull
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.sealed import seal
-from mmdata.storage.store import Store, _translated, sha256
+from mmdata.storage.store import Store, sha256, translated
 from mmdata.storage.tables import to_parquet
 from mmdata.storage.tar import scan
 
@@ -198,7 +198,7 @@ def test_a_store_is_no_file_and_of_a_known_kind(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_told_from_other_failures():
-    with pytest.raises(StorageFull, match="no space left to write x"), _translated("x"):
+    with pytest.raises(StorageFull, match="no space left to write x"), translated("x"):
         Path("/dev/full").write_bytes(b"1")
 
 

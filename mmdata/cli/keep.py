@@ -30,23 +30,46 @@ def status(dataset: DatasetArg, as_json: AsJson = False) -> None:
 def rejects(
     dataset: DatasetArg,
     stage: Annotated[str | None, typer.Option(help="shards, or the name of a feature set; default: all")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="take their shards back, to be made again")] = False,
+    reason: Annotated[list[str] | None, typer.Option(help="with --retry: only of this reason; may be repeated")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every sample that was left out or changed, with the reason.
+    """Every sample that was left out or changed, with the reason; or, after a fix, all of them once more.
 
     mmdata rejects data/
     mmdata rejects data/ --stage minilm --json
+    mmdata rejects data/ --retry --reason decode_failed
     """
     from mmdata import console
     from mmdata.stages.status import rejects as rows
     from mmdata.storage.dataset import Dataset
 
-    found = rows(Dataset.open(dataset), stage)
+    opened = Dataset.open(dataset)
+    if retry:
+        _retry(opened, stage, reason or [], as_json)
+        return
+    found = rows(opened, stage)
     if as_json:
         console.emit_json(found)
         return
     columns = ["stage", "outcome", "reason", "part", "key", "source", "message"]
     console.show_table(f"{len(found)} rows", columns, [[row[column] for column in columns] for row in found])
+
+
+def _retry(dataset: Any, stage: str | None, reasons: list[str], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from mmdata import console
+    from mmdata.stages.retry import retry
+
+    done = retry(dataset, stage, reasons)
+    if as_json:
+        console.emit_json(asdict(done))
+        return
+    shards = [f"  {folder}: {len(names)} shards, as {names[0]}" for folder, names in done.shards.items()]
+    mended = f", {done.revised} of changed sources" if done.revised else ""
+    next_ = ["  next: the same commands that made them"] if shards else []
+    console.emit("\n".join([f"{done.samples} samples will be tried again{mended}", *shards, *next_]))
 
 
 def verify(

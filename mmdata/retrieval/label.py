@@ -17,6 +17,7 @@ from mmdata.retrieval.rows import ROWS, write_rows
 from mmdata.retrieval.sample import sibling_queries
 from mmdata.retrieval.vector_index import INDEX, VectorIndex
 from mmdata.storage.dataset import Dataset
+from mmdata.storage.store import translated
 from mmdata.types import EncoderCard
 
 DRIFT = 0.5  # rows that came and went, over the rows that an index was made for: beyond it a rebuild is due
@@ -28,7 +29,7 @@ def finish(recipe: Recipe, name: str, made: Made, terms: Terms, since: float) ->
     dataset, card = recipe.dataset, recipe.features.card
     tuned = tune(made.index, recipe.kind, probes(dataset, card, made.index, terms.seed + TUNING), terms.min_recall)
     recall = recalls(made.index, probes(dataset, card, made.index, terms.seed + LABEL), tuned.parameters)
-    with workspace(dataset, recipe.folder) as path:
+    with translated(dataset.store.where(recipe.folder)), workspace(dataset, recipe.folder) as path:
         tear("index.vectors_torn", 1 << 10)
         names = made.index.save(path)
         point("index.vectors_written")

@@ -16,6 +16,7 @@ from mmdata.fusion.operators import default_operator
 from mmdata.fusion.pack import Pack, Source, cache_folder, make_pack
 from mmdata.fusion.splits import Part, Parts, check_apart, split_by_column, split_by_hash
 from mmdata.storage.dataset import Dataset
+from mmdata.storage.store import translated
 
 OWN = ("type", "weight", "column")  # keys of a task that are not its options
 
@@ -55,7 +56,8 @@ def lesson(config: TrainConfig, seen: tuple[Part, ...], known: dict[str, dict[st
 def read_pack(config: TrainConfig) -> Pack:
     """The pack of the config's features."""
     sources = [Source(Dataset.open(one.dataset or config.dataset), one.features) for one in config.data]
-    return make_pack(sources, cache_folder())
+    with translated(f"the cache {cache_folder()} (MMDATA_CACHE)"):
+        return make_pack(sources, cache_folder())
 
 
 def split(rows: pa.Table, config: SplitConfig) -> Parts:

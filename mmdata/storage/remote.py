@@ -51,7 +51,8 @@ def open_remote(url: str, *, stalls: bool = True) -> Any:
     said = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in CLIENT}
     told: dict[str, Any] = {name: value for name, value in said.items() if value and (stalls or "read" not in name)}
     told |= {name: value.lower() in ("1", "true") for name, value in told.items() if name.startswith("allow")}
-    return from_url(url, client_options=own | told, retry_config=RETRIES)
+    options: Any = own | told  # obstore has a type for each prefix
+    return from_url(url, client_options=options, retry_config=RETRIES)
 
 
 def put_new(store: Any, path: str, data: Any) -> bool:

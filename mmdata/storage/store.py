@@ -43,7 +43,8 @@ def sha256(data: Data) -> str:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
+    """Failures of the system and of object stores as a StorageError that names `what`."""
     try:
         yield
     except (BaseError, OSError) as error:
@@ -72,7 +73,7 @@ class Store:
 
     def _open(self) -> Any:
         if self.local is not None:
-            with _translated(self.url):
+            with translated(self.url):
                 if self.local.exists() and not self.local.is_dir():
                     raise ConfigError(f"{self.url} is a file, not a folder")
                 return LocalStore(self.local, mkdir=False) if self.local.exists() else None
@@ -95,7 +96,7 @@ class Store:
 
     def _writing(self) -> Any:
         if self._store is None and self.local is not None:
-            with _translated(self.url):
+            with translated(self.url):
                 self.local.mkdir(parents=True, exist_ok=True)
                 self._store = LocalStore(self.local)
         return self._store
@@ -114,7 +115,7 @@ class Store:
         """Write a file that is not there yet; False, and nothing changed, when it is."""
         point("store.create")
         tear("store.create.torn", len(data))
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             created = self._create(path, data)
         if created:
             point("store.created")
@@ -133,13 +134,13 @@ class Store:
         """Write a file in one step, over an old one if there is one."""
         point("store.replace")
         tear("store.replace.torn", len(data))
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             obstore.put(self._sending(len(data)), path, memoryview(data), mode="overwrite")
         point("store.replaced")
 
     def read(self, path: str) -> bytes:
         """The whole file; NotFound when it is not there."""
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             if self.local is not None:
                 with open(os.path.join(self.url, path), "rb") as file:  # noqa: PTH118, PTH123  a Path costs more than a read
                     return file.read()
@@ -149,7 +150,7 @@ class Store:
         """`size` bytes from `start`; StorageError when the file is shorter."""
         if size == 0:
             return memoryview(b"")
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             data = memoryview(self._range(path, start, size))
         if len(data) != size:
             raise StorageError(f"{self.where(path)} ends at byte {start + len(data)}, not {start + size}")
@@ -164,7 +165,7 @@ class Store:
 
     def open(self, path: str) -> BinaryIO:
         """A seekable, buffered reader."""
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             if self.local is not None:
                 return (self.local / path).open("rb")
             size = obstore.head(self._reading(), path)["size"]
@@ -173,7 +174,7 @@ class Store:
     def info(self, path: str) -> FileInfo | None:
         """Size and version, or None when the file is not there."""
         try:
-            with _translated(self.where(path)):
+            with translated(self.where(path)):
                 if self.local is not None:
                     return _local_info(path, os.stat(os.path.join(self.url, path)))  # noqa: PTH116, PTH118
                 return _info(obstore.head(self._reading(), path))
@@ -183,9 +184,9 @@ class Store:
     def list_here(self) -> list[FileInfo]:
         """Every file at the top, none of a folder, sorted by path; empty when there is none."""
         if self.local is not None:
-            with _translated(self.url):
+            with translated(self.url):
                 return _list_top(self.local) if self.local.is_dir() else []
-        with _translated(self.url):
+        with translated(self.url):
             found = obstore.list_with_delimiter(self._reading())["objects"]
             return sorted((_info(meta) for meta in found), key=lambda info: info.path)
 
@@ -193,14 +194,14 @@ class Store:
         """Every file below `prefix`, sorted by path; empty when there is none."""
         if self.local is not None:
             return _list_local(self.local, prefix)
-        with _translated(self.where(prefix)):
+        with translated(self.where(prefix)):
             chunks = obstore.list(self._reading(), prefix=prefix or None, chunk_size=1000)
             return sorted((_info(meta) for chunk in chunks for meta in chunk), key=lambda info: info.path)
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens when it is not there."""
         point("store.delete")
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             if self.local is not None:
                 (self.local / path).unlink(missing_ok=True)
             else:
@@ -262,5 +263,5 @@ def _list_local(root: Path, prefix: str) -> list[FileInfo]:
     if not folder.is_dir():
         return []
     above = prefix.rstrip("/") + "/" if prefix else ""
-    with _translated(str(folder)):
+    with translated(str(folder)):
         return sorted((_local_info(above + path, status) for path, status in walk(folder)), key=lambda i: i.path)
