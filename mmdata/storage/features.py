@@ -14,7 +14,7 @@ from mmdata.storage.dataset import Dataset, features_folder
 from mmdata.storage.receipts import forget, read_receipts
 from mmdata.storage.sealed import seal, unseal
 from mmdata.storage.store import sha256
-from mmdata.storage.tables import concat, from_parquet, to_parquet
+from mmdata.storage.tables import BROKEN, concat, from_parquet, to_parquet
 from mmdata.types import EncoderCard, Modality, Receipt
 
 FINGERPRINT = b"mmdata.fingerprint"
@@ -33,7 +33,7 @@ def card_from_json(data: bytes, where: str) -> EncoderCard:
         facts = orjson.loads(data)
         fingerprint = facts.pop("fingerprint")
         card = EncoderCard(**{**facts, "modality": Modality(facts["modality"])})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{where} is not an encoder card: {error}") from error
     if card.fingerprint != fingerprint:
         raise Damage(f"{where} was edited: its fields do not give its fingerprint")
@@ -199,5 +199,5 @@ def _schema(data: bytes, where: str) -> pa.Schema:
         return pq.read_schema(pa.BufferReader(data)).with_metadata(
             pq.read_metadata(pa.BufferReader(data)).metadata or {}
         )
-    except (pa.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise Damage(f"{where} is damaged: {error}") from error
