@@ -45,11 +45,13 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     DUPLICATE_KEY = "duplicate_key"
     MISSING_PART = "missing_part"
+    OUTSIDE = "outside"  # a table refers to what is not below its folder
     SOURCE_MISSING = "source_missing"
     SOURCE_CHANGED = "source_changed"
     DAMAGED = "damaged"  # a stretch of a tar that cannot be read
     OOM = "oom"
     CRASH = "crash"
+    TIMEOUT = "timeout"
 
 
 class Outcome(StrEnum):

@@ -10,6 +10,7 @@ from mmdata.config import (
     EndToEndConfig,
     ExtractConfig,
     IndexConfig,
+    ServeConfig,
     ShardConfig,
     SweepConfig,
     TrainConfig,
@@ -25,6 +26,7 @@ MINIMAL = {
     ExtractConfig: {"dataset": "d", "encoders": ["minilm"]},
     AlignConfig: {"dataset": "d", "name": "n", "features": ["a", "b"]},
     IndexConfig: {"dataset": "d", "features": "a"},
+    ServeConfig: {"dataset": "d"},
     EndToEndConfig: {"dataset": "d", "shard": {"source": "in"}, "extract": {"encoders": ["minilm"]}},
 }
 
@@ -280,6 +282,8 @@ def test_plan_options_are_what_decides_the_shards():
         "modalities": ["text"],
         "require": [],
         "dedup": "none",
+        "salvage": False,
+        "outside": False,
         "validate_media": True,
     }
 

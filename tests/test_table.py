@@ -1,5 +1,7 @@
 """A table: csv, tsv, jsonl or Parquet whose columns hold paths, bytes, the HF struct, or text."""
 
+import os
+
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -116,8 +118,9 @@ def test_a_row_with_a_list_of_texts_is_a_reject(tmp_path):
 
 
 def test_a_device_in_a_table_is_a_reject(tmp_path):
-    (bad,) = read(text_file(tmp_path / "a.jsonl", '{"image":"/dev/zero"}'))
-    assert (bad.reason, bad.message) == (Reason.UNSUPPORTED, "/dev/zero is not a file")
+    os.mkfifo(tmp_path / "pipe.png")
+    (bad,) = read(text_file(tmp_path / "a.jsonl", '{"image":"pipe.png"}'))
+    assert (bad.reason, bad.message) == (Reason.UNSUPPORTED, "pipe.png is not a file")
 
 
 def test_a_table_looks_at_its_own_folder_alone(tmp_path):
@@ -128,13 +131,27 @@ def test_a_table_looks_at_its_own_folder_alone(tmp_path):
     assert sample.key == "a"
 
 
-def test_paths_are_below_the_table_or_absolute(tmp_path):
+def test_paths_are_relative_to_the_table_or_full(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.PNG").write_bytes(PNG)
     (tmp_path / "a.wav").write_bytes(WAV)
-    source = text_file(tmp_path / "a.csv", f"key,image,audio\na,pictures/a.PNG,{tmp_path}/a.wav\n")
+    source = text_file(tmp_path / "a.csv", f"key,image,audio\na,pictures/../pictures/a.PNG,{tmp_path}/a.wav\n")
     (sample,) = read(source)
     assert {m: (p.suffix, p.data) for m, p in sample.parts.items()} == {IMAGE: ("png", PNG), AUDIO: ("wav", WAV)}
+
+
+def test_a_path_that_leads_outside_of_the_tables_folder_is_followed_only_when_that_is_asked(tmp_path):
+    (tmp_path / "private.png").write_bytes(PNG)
+    (tmp_path / "in").mkdir()
+    paths = ["../private.png", f"{tmp_path}/private.png", f"{tmp_path}/in/../private.png"]
+    source = text_file(tmp_path / "in" / "a.csv", "key,image\n" + "".join(f"{n},{p}\n" for n, p in enumerate(paths)))
+    rows, _ = scanned(source)
+    assert [row["reason"] for row in rows] == ["outside"] * 3
+    assert rows[0]["message"] == "../private.png is not below the table's folder; --outside if you trust the table"
+    corpus = open_corpus(str(source), "table", {}, outside=True)
+    table, _ = corpus.scan()
+    found = corpus.read(table.add_column(0, "id", pa.array(range(3), pa.int64())))
+    assert [sample.parts[IMAGE].data for sample in found] == [PNG] * 3
 
 
 def test_a_missing_file_rejects_its_row_alone(tmp_path):

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import typer
 
-from mmdata.cli import build, export, keep, learn, look
-from mmdata.errors import MMDataError
+from mmdata.cli import build, export, keep, learn, look, serve
+from mmdata.ending import run_to_end
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +25,7 @@ LEARNING: list[Callable[..., None]] = [
 ]
 LOOKING: list[Callable[..., None]] = [
     look.search,
+    serve.serve,
     export.export,
     look.encoders,
     look.doctor,
@@ -52,10 +53,4 @@ def main() -> None:
     `--debug`, anywhere, shows the traceback.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        app(arguments, prog_name="mmdata")
-    except MMDataError as error:
-        if "--debug" in sys.argv:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+    run_to_end(lambda: app(arguments, prog_name="mmdata"), debug="--debug" in sys.argv)

@@ -4,7 +4,21 @@ from typing import Annotated, Any
 
 import typer
 
-from mmdata.cli.build import Address, AsJson, Config, Cpus, DatasetArg, DryRun, Overwrite, Sets, Workers, _job
+from mmdata.cli.build import (
+    Address,
+    AsJson,
+    Config,
+    Cpus,
+    DatasetArg,
+    DryRun,
+    Overwrite,
+    RejectRate,
+    SampleTimeout,
+    Sets,
+    ShardTimeout,
+    Workers,
+    _job,
+)
 
 Head = Annotated[str | None, typer.Option(help="the name of a head")]
 FeaturesOf = Annotated[list[str] | None, typer.Option("--features", help="INPUT=FEATURES; may be repeated")]
@@ -77,6 +91,9 @@ def predict(
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     ray_address: Address = None,
+    sample_timeout: SampleTimeout = None,
+    shard_timeout: ShardTimeout = None,
+    max_reject_rate: RejectRate = None,
     overwrite: Overwrite = None,
     config: Config = None,
     set_: Sets = None,
@@ -92,6 +109,11 @@ def predict(
     from mmdata.stages.predict import predict as stage
 
     flags = _over_shards(dataset, head, features, workers, cpus_per_worker, ray_address, overwrite)
+    flags |= {
+        "sample_timeout": sample_timeout,
+        "shard_timeout": shard_timeout,
+        "max_reject_rate": max_reject_rate,
+    }
     _job(stage, load(PredictConfig, config, set_ or (), flags), as_json, dry_run)
 
 
@@ -102,6 +124,9 @@ def project(
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     ray_address: Address = None,
+    sample_timeout: SampleTimeout = None,
+    shard_timeout: ShardTimeout = None,
+    max_reject_rate: RejectRate = None,
     overwrite: Overwrite = None,
     config: Config = None,
     set_: Sets = None,
@@ -117,6 +142,11 @@ def project(
     from mmdata.stages.project import project as stage
 
     flags = _over_shards(dataset, head, features, workers, cpus_per_worker, ray_address, overwrite)
+    flags |= {
+        "sample_timeout": sample_timeout,
+        "shard_timeout": shard_timeout,
+        "max_reject_rate": max_reject_rate,
+    }
     _job(stage, load(ProjectConfig, config, set_ or (), flags), as_json, dry_run)
 
 

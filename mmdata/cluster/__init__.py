@@ -3,25 +3,36 @@
 The unit of work, retry and resume is the item (a shard's name). Each worker is set up once, so a model is
 loaded once a worker, and has two items in flight, so the next shard is read while this one is encoded. Only
 items and results cross Ray; bytes go from storage to worker to storage.
+
+`task.py` is a shard on its way and the search for a sample that kills, `vigil.py` what a process has in work,
+`worker.py` what runs in a worker, `pool.py` the workers as the driver sees them, `actors.py` the driver's loop,
+`connect.py` the cluster, `metrics.py` what it exports.
 """
 
 import logging
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from mmdata.cluster.task import Task
+from mmdata.cluster.vigil import Overdue, in_work, overdue
 from mmdata.errors import MMDataError, ModelError
+
+__all__ = ["Done", "Limits", "Resources", "Task", "WorkerDied", "in_work", "run", "threads"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 State = TypeVar("State")
 
 IN_FLIGHT = 2
+STALL_SECONDS = 60.0
+LOOK_EVERY = 5.0  # seconds between two looks at what is in work, at most
 log = logging.getLogger(__name__)
 _ends: list[ExitStack] = []
 _allowed: list[int] = []
@@ -32,6 +43,15 @@ class WorkerDied(ModelError):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds. What takes longer is left out (a sample), tried sample by sample (a shard), given up (a cluster)."""
+
+    sample: float = 600.0  # that one sample, or one batch, may be in work
+    shard: float | None = None
+    nodes: float = 0.0  # to wait for a first node that can hold a worker
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """`workers=0` means this process, without Ray; None fits the pool to the cluster."""
 
@@ -39,6 +59,7 @@ class Resources:
     cpus: float = 1.0  # of one worker
     gpus: float = 0.0  # of one worker
     address: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +71,15 @@ class Done(Generic[Item, Result]):
     error: Exception | None = None
 
 
-def default_resources(workers: int | None, cpus: float | None, gpus: float, address: str | None) -> Resources:
+def default_resources(
+    workers: int | None, cpus: float | None, gpus: float, address: str | None, limits: Limits | None = None
+) -> Resources:
     """Without a cluster and without `workers`: this process. CPUs a worker default to an even share."""
     address = address or os.environ.get("RAY_ADDRESS") or None
     if workers is None and address is None:
         workers = 0
     share = max(1.0, _cores() / workers) if workers and address is None else 1.0
-    return Resources(workers, cpus or float(int(share)), gpus, address)
+    return Resources(workers, cpus or float(int(share)), gpus, address, limits or Limits())
 
 
 def run(
@@ -65,21 +88,26 @@ def run(
     items: Sequence[Item],
     resources: Resources,
     ready: Callable[[], None] = lambda: None,
+    samples: Callable[[Item], Sequence[int]] | None = None,
+    name: str = "run",
 ) -> Iterator[Done[Item, Result]]:
     """Yield each item's outcome as it ends. One that fails or kills its worker never stops the others.
 
     `setup` runs once a worker, and `ready` is called here whenever one is set up; when `setup` fails the run
-    fails at once, with its error. Raises ConfigError when the cluster can never place a worker, ModelError when
-    workers keep dying before they are set up.
+    fails at once, with its error. Where items are `Task`s and `samples` tells the ids in one, a sample that kills
+    its workers, or hangs, is found and left out (`Task.without`); in this process a hang ends the run and a crash
+    ends the process. Raises ConfigError when the cluster can never place a worker, ModelError when workers keep
+    dying before they are set up, or when a sample hangs in this process. Where nothing ends for `STALL_SECONDS`, a
+    warning begins with `name` and says what waits for what.
     """
     if not items:
         return
     if resources.workers == 0:
-        yield from _run_here(setup, work, items, ready)
+        yield from _run_here(setup, work, items, resources.limits, ready, name)
     else:
         from mmdata.cluster.actors import run_on_ray
 
-        yield from run_on_ray(setup, work, items, resources, ready)
+        yield from run_on_ray(setup, work, items, resources, ready, samples, name)
 
 
 @contextmanager
@@ -91,6 +119,13 @@ def one_connection() -> Iterator[None]:
             yield
         finally:
             _ends.remove(end)
+
+
+def disconnect() -> None:
+    """Let go of the cluster, and end a Ray of our own with all its workers; nothing where there is none."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
 
 
 def kept_until() -> ExitStack | None:
@@ -136,7 +171,9 @@ def _run_here(
     setup: Callable[[], State],
     work: Callable[[State, Item], Result],
     items: Sequence[Item],
+    limits: Limits,
     ready: Callable[[], None],
+    name: str,
 ) -> Iterator[Done[Item, Result]]:
     state = attempt("setup", setup)
     if state.error is not None:
@@ -144,17 +181,46 @@ def _run_here(
     ready()
     queue = deque(items)
     pool = ThreadPoolExecutor(IN_FLIGHT)
-    flying: set[Future[Done[Item, Result]]] = set()
+    flying: dict[Future[Done[Item, Result]], tuple[Item, float]] = {}
+    done, moved = False, time.monotonic()
     try:
         while queue or flying:
             while queue and len(flying) < IN_FLIGHT:
                 item = queue.popleft()
-                flying.add(pool.submit(attempt, item, work, state.result, item))
-            ended, flying = wait(flying, return_when=FIRST_COMPLETED)
+                flying[pool.submit(attempt, item, work, state.result, item)] = item, time.monotonic()
+            ended, _ = wait(flying, min(LOOK_EVERY, limits.sample / 4), FIRST_COMPLETED)
             for future in ended:
+                del flying[future]
                 yield future.result()
-    finally:  # who presses Ctrl-C does not wait for the shards in work
-        pool.shutdown(wait=not isinstance(sys.exception(), KeyboardInterrupt), cancel_futures=True)
+                moved = time.monotonic()
+            if not ended:
+                _look(list(flying.values()), limits)
+            if time.monotonic() - moved > STALL_SECONDS:
+                moved = time.monotonic()
+                doing = ", ".join(str(item) for item, _ in flying.values())
+                told = name, STALL_SECONDS, len(queue), doing
+                log.warning("%s: nothing ended for %g s: %d shards queued, in work: %s", *told)
+        done = True
+    finally:  # who stops a run does not wait for the shards in work
+        pool.shutdown(wait=done or isinstance(sys.exception(), GeneratorExit), cancel_futures=True)
+
+
+def _look(flying: Sequence[tuple[Any, float]], limits: Limits) -> None:
+    """ModelError when something hangs: no thread of this process can be stopped, a worker can."""
+    remedy = "run the same command with --workers 1: a worker can be stopped, and the sample is left out"
+    late = overdue(limits.sample)
+    if late is not None:
+        raise ModelError(
+            f"shard {late.shard}: {_samples(late)} in work for {late.seconds:.0f} s, over --sample-timeout "
+            f"{limits.sample:g}; {remedy}"
+        )
+    item, since = min(flying, key=lambda entry: entry[1])
+    if limits.shard is not None and time.monotonic() - since > limits.shard:
+        raise ModelError(f"shard {item} is in work for longer than --shard-timeout {limits.shard:g}; {remedy}")
+
+
+def _samples(late: Overdue) -> str:
+    return f"sample {late.samples[0]} is" if len(late.samples) == 1 else f"a batch of {len(late.samples)} samples is"
 
 
 def to_ray_dataset(files: Sequence[str]) -> Any:

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from mmdata.corpora import left_out, scan_table
-from mmdata.corpora.files import matches, read_reference, suffix_of
+from mmdata.corpora.files import check_below, matches, read_reference, suffix_of
 from mmdata.errors import ConfigError, Damage, NotFound
 from mmdata.storage.store import Store
 from mmdata.storage.tables import as_json
@@ -49,10 +49,11 @@ class _Group:
 
 
 class Table:
-    def __init__(self, url: str, pattern: str, columns: dict[str, str]) -> None:
+    def __init__(self, url: str, pattern: str, columns: dict[str, str], outside: bool) -> None:
         self.store = Store(url)
         self.pattern = pattern
         self.columns = columns
+        self.outside = outside
 
     def scan(self) -> tuple[pa.Table, dict[str, int]]:
         """Reads everything but bytes. ConfigError when no column holds an image, a sound or a text."""
@@ -100,12 +101,18 @@ class Table:
             row["key"] = f"{prefix}{group.number:03d}{number:06d}" if key in (None, "") else str(key)
             try:
                 row["text"] = _as_text(record.get(roles.get("text", "")))
-                row |= {f"{m}_path": _as_path(m, record.get(roles.get(m, ""))) for m in MEDIA}
+                row |= {f"{m}_path": self._path(m, record.get(roles.get(m, ""))) for m in MEDIA}
             except Rejected as problem:
                 row |= {"reason": problem.reason.value, "message": problem.message}
             row["bytes"] = group.cell_bytes + len(row.get("text") or "")
             row["metadata"] = as_json({n: record[n] for n in other if record.get(n) is not None})
             yield row
+
+    def _path(self, modality: Modality, cell: Any) -> str | None:
+        path = _as_path(modality, cell)
+        if not self.outside:
+            check_below(self.store, path)
+        return path
 
     def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
         """Reads the cells or files of each row, one row group of bytes at a time."""
@@ -140,7 +147,7 @@ class Table:
         for modality in MEDIA:
             cell = cells.get(modality)
             data = cell.get("bytes") if isinstance(cell, dict) else cell
-            path = _as_path(modality, cell) if isinstance(cell, dict) else row[f"{modality}_path"]
+            path = self._path(modality, cell) if isinstance(cell, dict) else row[f"{modality}_path"]
             if data is None and path is not None:
                 data = read_reference(self.store, path)
             if data is not None:
@@ -150,13 +157,14 @@ class Table:
         return Sample(row["id"], row["key"], row["source"], parts, orjson.loads(row["metadata"]))
 
 
-def open_corpus(source: str, columns: dict[str, str], salvage: bool) -> Table:
+def open_corpus(source: str, columns: dict[str, str], salvage: bool, outside: bool) -> Table:
     """A table, or several: the last part of the path may be a pattern such as `part-*.parquet`.
 
-    `salvage` is for tars and not used.
+    A row that refers to a file that is not below the table's folder is a reject, but with `outside`. `salvage` is
+    for tars and not used.
     """
     url, _, pattern = source.rpartition("/")
-    return Table(url or ".", pattern, columns)
+    return Table(url or ".", pattern, columns, outside)
 
 
 def _as_text(value: Any) -> str | None:

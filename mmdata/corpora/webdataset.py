@@ -87,10 +87,10 @@ class Tars:
         return Sample(row["id"], row["key"], row["source"], parts, metadata, notes)
 
 
-def open_corpus(source: str, columns: dict[str, str], salvage: bool) -> Tars:
+def open_corpus(source: str, columns: dict[str, str], salvage: bool, outside: bool) -> Tars:
     """A tar, or several: the last part of the path may be a pattern such as `train-*.tar`.
 
-    `columns` is for tables and not used.
+    `columns` and `outside` are for tables and not used.
     """
     url, _, pattern = source.rpartition("/")
     return Tars(url or ".", pattern, salvage)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mmdata.retrieval.rows import take
 from mmdata.retrieval.vector_index import Floats, Ids
 from mmdata.types import Hit
 
@@ -34,7 +35,7 @@ class Results:
 
     def __getitem__(self, query: int) -> list[Hit]:
         count = self.counts[query]
-        records = self.rows.take(pa.array(self.ids[query, :count])).to_pylist()
+        records = take(self.rows, self.ids[query, :count]).to_pylist()
         return [
             _hit(rank, float(score), record)
             for rank, (score, record) in enumerate(zip(self.scores[query, :count], records, strict=True), start=1)
@@ -45,7 +46,7 @@ class Results:
         inside = np.arange(self.ids.shape[1]) < self.counts[:, None]
         query, place = np.nonzero(inside)
         names = [name for name in COLUMNS if name in self.rows.column_names]
-        found = self.rows.select(names).take(pa.array(self.ids[inside]))
+        found = take(self.rows.select(names), self.ids[inside])
         own = {"query": query + first, "rank": place + 1, "score": self.scores[inside]}
         return pa.table({**own, **dict(zip(names, found.columns, strict=True))})
 

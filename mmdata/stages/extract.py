@@ -15,6 +15,7 @@ from mmdata.storage.dataset import SHARDS, Dataset, features_folder
 from mmdata.storage.features import claim, finished
 from mmdata.storage.plan import read_plan
 from mmdata.storage.receipts import read_receipts, write_summary
+from mmdata.storage.shards import read_sample_table
 from mmdata.types import EncoderCard, Receipt
 
 
@@ -38,6 +39,7 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
         where=dataset.url,
         setup=partial(setup, Work(dataset, cards, shards, missing, config.batch_size), resources.gpus),
         work=encode_shard,
+        samples=lambda name: read_sample_table(dataset, shards[name])["id"].to_pylist(),
         todo=[name for name, left in missing.items() if left],
         done=[receipt for receipts in done.values() for receipt in receipts.values()],
         total_rows=len(cards) * sum(receipt.rows_out for receipt in shards.values()),

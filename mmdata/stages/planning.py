@@ -35,7 +35,7 @@ def planned(
     dataset: Dataset, found: Plan | None, source: str, kind: str, options: dict[str, Any], resources: Resources
 ) -> Planned:
     """Scan the source. With `dedup` every sample is read, unless the scan is the one that `found` was made from."""
-    open_source = partial(open_corpus, source, kind, options["columns"], options["salvage"])
+    open_source = partial(open_corpus, source, kind, options["columns"], options["salvage"], options["outside"])
     table, ignored = open_source().scan()
     point("plan.scanned")
     if options["shuffle"] is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmdata.cluster import Resources, threads
+from mmdata.cluster import Resources, Task, in_work, threads
 from mmdata.config import ShardConfig
 from mmdata.corpora import Corpus, kind_of, open_corpus
 from mmdata.crash import point
@@ -50,6 +50,7 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
         where=dataset.url,
         setup=partial(_setup, dataset, plan),
         work=_make_shard,
+        samples=lambda name: plan_rows(dataset, plan, name)["id"].to_pylist(),
         todo=[name for name in plan.names if name not in done],
         done=list(done.values()),
         total_rows=plan.samples,
@@ -106,29 +107,31 @@ class _State:
 
 def _setup(dataset: Dataset, plan: Plan) -> _State:
     point("shard.setup")
-    corpus = open_corpus(plan.source, plan.kind, plan.options["columns"])
+    corpus = open_corpus(plan.source, plan.kind, plan.options["columns"], outside=plan.options["outside"])
     return _State(dataset, plan, corpus, ThreadPoolExecutor(threads()))
 
 
-def _make_shard(state: _State, name: str) -> list[Receipt]:
+def _make_shard(state: _State, task: Task) -> list[Receipt]:
     clock = Clock()
-    rows = plan_rows(state.dataset, state.plan, name)
+    rows = _without(plan_rows(state.dataset, state.plan, task.shard), task)
     writer, rejects = ShardWriter(), list(_marked(rows))
     planned = rows.filter(pc.is_null(rows["reason"]))
-    make = partial(_packed, state.plan.options, clock)
+    make = partial(_packed, task.shard, state.plan.options, clock)
     samples = timed(state.corpus.read(planned), clock, "read")
     for packed, notes in ordered_map(state.pool, make, samples, ahead=AHEAD, budget=BUDGET, size=_size):
         rejects += notes
         point("shard.sample")
         if packed is not None:
             writer.add(packed)
+    if task.only is not None:
+        return []
     since = time.perf_counter()
     files = writer.files() | rejects_file(sorted(rejects, key=lambda r: (r.id, r.part)))
     clock.add("write", since)
     point("shard.made")
     receipt = Receipt(
         stage="shard",
-        shard=name,
+        shard=task.shard,
         fingerprint=state.plan.fingerprint,
         inputs={"plan.parquet": state.plan.sha256},
         outputs={},
@@ -143,9 +146,12 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
     return [commit(state.dataset.store, SHARDS, receipt, files)]
 
 
-def _packed(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> tuple[Packed | None, Sequence[Reject]]:
+def _packed(
+    shard: str, options: dict[str, Any], clock: Clock, sample: Sample | Reject
+) -> tuple[Packed | None, Sequence[Reject]]:
     """What of a sample goes into the shard, and what the rejects report says of it."""
-    outcome = _check(options, clock, sample)
+    with in_work(shard, sample.id):
+        outcome = _check(options, clock, sample)
     if isinstance(outcome, Reject):
         return None, [outcome]
     text = outcome.parts.get(Modality.TEXT)
@@ -154,6 +160,21 @@ def _packed(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> t
 
 def _size(made: tuple[Packed | None, Sequence[Reject]]) -> int:
     return made[0].size if made[0] else 0
+
+
+def _without(rows: pa.Table, task: Task) -> pa.Table:
+    """The rows to do, with those marked that workers have died over."""
+    if task.only is not None:
+        return rows.filter(pc.is_in(rows["id"], pa.array(task.only, pa.int64())))
+    if not task.without:
+        return rows
+    marks = {"reason": rows["reason"].to_pylist(), "message": rows["message"].to_pylist()}
+    for place, sample in enumerate(rows["id"].to_pylist()):
+        if sample in task.without:
+            marks["reason"][place], marks["message"][place] = task.without[sample].value, task.told(sample)
+    for name, values in marks.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array(values, pa.string()))
+    return rows
 
 
 def _marked(rows: pa.Table) -> Iterator[Reject]:

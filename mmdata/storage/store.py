@@ -12,13 +12,15 @@ from typing import Any, BinaryIO, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
 from mmdata.crash import point, tear
 from mmdata.errors import ConfigError, NotFound, StorageError, StorageFull
+from mmdata.storage.remote import has_timeouts, open_remote, problem, put_new, repeat
 from mmdata.storage.walk import walk
 
 READ_AHEAD = 1 << 20  # bytes of an object read at once
+LARGE = 8 << 20  # bytes that may take longer to send than an answer may take
 Data = bytes | bytearray | memoryview
 
 
@@ -45,9 +47,11 @@ def translated(what: str) -> Iterator[None]:
     """Failures of the system and of object stores as a StorageError that names `what`."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise NotFound(f"{what} does not exist") from error
     except (BaseError, OSError) as error:
+        if "://" in what:
+            raise problem(what, error) from error
+        if isinstance(error, FileNotFoundError):
+            raise NotFound(f"{what} does not exist") from error
         reason = str(error).split("\n")[0]
         if "No space left" in str(error):
             raise StorageFull(f"no space left to write {what}; free some and run the same command again") from error
@@ -65,6 +69,7 @@ class Store:
         self.url = url.rstrip("/") if remote else str(Path(url.removeprefix("file://")).resolve())
         self.local = None if remote else Path(self.url)
         self._store: Any = self._open()
+        self._patient: Any = None
 
     def _open(self) -> Any:
         if self.local is not None:
@@ -72,8 +77,11 @@ class Store:
                 if self.local.exists() and not self.local.is_dir():
                     raise ConfigError(f"{self.url} is a file, not a folder")
                 return LocalStore(self.local, mkdir=False) if self.local.exists() else None
+        return self._remote()
+
+    def _remote(self, *, stalls: bool = True) -> Any:
         try:
-            return from_url(self.url)
+            return open_remote(self.url, stalls=stalls)
         except (BaseError, ValueError) as error:
             raise ConfigError(f"cannot open {self.url}: {str(error).splitlines()[0]}") from error
 
@@ -93,6 +101,12 @@ class Store:
                 self._store = LocalStore(self.local)
         return self._store
 
+    def _sending(self, size: int) -> Any:
+        if size <= LARGE or not has_timeouts(self.url):
+            return self._writing()
+        self._patient = self._patient or self._remote(stalls=False)
+        return self._patient
+
     def where(self, path: str) -> str:
         """The full URL or path of a file."""
         return f"{self.url}/{path}"
@@ -102,11 +116,18 @@ class Store:
         point("store.create")
         tear("store.create.torn", len(data))
         with translated(self.where(path)):
-            try:
-                obstore.put(self._writing(), path, memoryview(data), mode="create")
-            except AlreadyExistsError:
-                return False
-        point("store.created")
+            created = self._create(path, data)
+        if created:
+            point("store.created")
+        return created
+
+    def _create(self, path: str, data: Data) -> bool:
+        if self.local is None:
+            return put_new(self._sending(len(data)), path, data)
+        try:
+            obstore.put(self._writing(), path, memoryview(data), mode="create")
+        except AlreadyExistsError:
+            return False
         return True
 
     def replace(self, path: str, data: Data) -> None:
@@ -114,7 +135,7 @@ class Store:
         point("store.replace")
         tear("store.replace.torn", len(data))
         with translated(self.where(path)):
-            obstore.put(self._writing(), path, memoryview(data), mode="overwrite")
+            obstore.put(self._sending(len(data)), path, memoryview(data), mode="overwrite")
         point("store.replaced")
 
     def read(self, path: str) -> bytes:
@@ -184,7 +205,7 @@ class Store:
             if self.local is not None:
                 (self.local / path).unlink(missing_ok=True)
             else:
-                obstore.delete(self._reading(), path)
+                repeat(lambda: obstore.delete(self._reading(), path))
         point("store.deleted")
 
 
@@ -203,6 +224,11 @@ class _Ranges(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         return self._place
+
+    def readall(self) -> bytes:
+        data = self._store.read_range(self._path, self._place, max(0, self._size - self._place))
+        self._place = max(self._place, self._size)
+        return bytes(data)
 
     def readinto(self, buffer: Any) -> int:
         size = max(0, min(len(buffer), self._size - self._place))
