@@ -1,7 +1,6 @@
 """What a person sees: progress on stderr, the summary of a run, tables of results on stdout."""
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,16 +9,22 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from mmdata.progress import Progress, say
 from mmdata.stages import Evaluation, Summary
 from mmdata.types import Hit
 
-LOG_EVERY = 5.0  # seconds between lines of progress where there is no terminal
-
-
-def say(text: str) -> None:
-    """A line of progress."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+__all__ = [
+    "Progress",
+    "emit",
+    "emit_json",
+    "say",
+    "show_epoch",
+    "show_evaluation",
+    "show_facts",
+    "show_hits",
+    "show_summary",
+    "show_table",
+]
 
 
 def emit(text: str) -> None:
@@ -30,34 +35,6 @@ def emit(text: str) -> None:
 def emit_json(value: Any) -> None:
     """The result as one JSON document."""
     emit(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
-
-
-class Progress:
-    """A `Watch`: one line that moves on a terminal, a line every five seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self.start = self.last = time.monotonic()
-        self.first_done = 0
-        self.stage = ""
-
-    def __call__(self, stage: str, done: int, total: int, rows: int) -> None:
-        now = time.monotonic()
-        if stage != self.stage:
-            self.stage, self.start, self.first_done = stage, now, done
-        final = done == total
-        if not sys.stderr.isatty() and now - self.last < LOG_EVERY and not final:
-            return
-        self.last = now
-        spent = now - self.start
-        fresh = done - self.first_done
-        left = f", {spent / fresh * (total - done):.0f} s left" if fresh and not final else ""
-        rate = f", {rows / spent:.0f} rows/s" if rows and spent > 0 else ""
-        line = f"  {stage}: {done} of {total} shards{rate}{left}"
-        if not sys.stderr.isatty():
-            say(line)
-            return
-        sys.stderr.write("\r\x1b[K" + line + ("\n" if final else ""))
-        sys.stderr.flush()
 
 
 def show_summary(summary: Summary, as_json: bool) -> None:
@@ -101,7 +78,8 @@ def show_facts(facts: Mapping[str, Any]) -> None:
 def show_epoch(epoch: Mapping[str, Any]) -> None:
     """A line of progress an epoch: the loss of each task and the main validation figures."""
     losses = ", ".join(f"{name} {value:.3f}" for name, value in epoch["loss"].items())
-    found = ", ".join(f"{name} {value:.3f}" for name, value in epoch["validation"].items() if "/r2 " not in name)
+    main = {name: value for name, value in epoch["validation"].items() if " " not in name.replace("mean ", "")}
+    found = ", ".join(f"{name} {value:.3f}" for name, value in main.items())
     say(f"  epoch {epoch['epoch']}: loss {losses}; validation {found}")
 
 

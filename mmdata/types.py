@@ -45,10 +45,13 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     DUPLICATE_KEY = "duplicate_key"
     MISSING_PART = "missing_part"
+    OUTSIDE = "outside"  # a table refers to what is not below its folder
     SOURCE_MISSING = "source_missing"
     SOURCE_CHANGED = "source_changed"
+    DAMAGED = "damaged"  # a stretch of a tar that cannot be read
     OOM = "oom"
     CRASH = "crash"
+    TIMEOUT = "timeout"
 
 
 class Outcome(StrEnum):
@@ -125,6 +128,13 @@ class Receipt:
     seconds: dict[str, float]  # by phase
     counters: dict[str, int] = field(default_factory=dict)  # parts read, decoded ...
     versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rows_in != self.rows_out + sum(self.rejected.values()):
+            raise ValueError(
+                f"{self.stage} {self.shard}: {self.rows_in} rows came in, {self.rows_out} went out and "
+                f"{sum(self.rejected.values())} were rejected"
+            )
 
     @property
     def content(self) -> dict[str, str]:

@@ -1,13 +1,11 @@
 """How every job starts: CONFIG and --set to a config; an error of ours is its message and its exit code."""
 
 import argparse
-import sys
 from collections.abc import Callable
 
 from mmdata.cluster import one_connection
 from mmdata.config import Config, load
-from mmdata.errors import MMDataError
-from mmdata.heap import keep_freed_memory
+from mmdata.ending import run_to_end
 
 
 def run_job(job: Callable[[Config], None], model: type[Config], about: str | None) -> None:
@@ -17,12 +15,9 @@ def run_job(job: Callable[[Config], None], model: type[Config], about: str | Non
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the file; repeatable")
     parser.add_argument("--debug", action="store_true", help="the traceback of an error")
     arguments = parser.parse_args()
-    keep_freed_memory()
-    try:
+
+    def call() -> None:
         with one_connection():
             job(load(model, arguments.config, arguments.set))
-    except MMDataError as error:
-        if arguments.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+
+    run_to_end(call, arguments.debug)

@@ -15,7 +15,8 @@ import pytest
 import ray.cloudpickle
 
 import mmdata.cluster.actors
-from mmdata.cluster import Done, Resources, WorkerDied, default_resources, run, threads
+import mmdata.cluster.here
+from mmdata.cluster import Done, Limits, Resources, WorkerDied, default_resources, run, threads
 from mmdata.errors import ConfigError, Conflict, MMDataError, ModelError
 
 HERE = Resources(workers=0)
@@ -230,6 +231,7 @@ def test_one_item_has_the_threads_of_all_workers(local_ray: None, tmp_path: Path
     ("resources", "message"),
     [
         (Resources(workers=1, cpus=64), "one worker needs 64 CPUs and 0 GPUs, .* there are: 2 CPUs and 0 GPUs"),
+        (Resources(workers=1, cpus=64, limits=Limits(nodes=1)), "one worker needs 64 CPUs .* wait_for_nodes"),
         (Resources(workers=None, gpus=1), "one worker needs 1 CPUs and 1 GPUs, .* there are: 2 CPUs and 0 GPUs"),
     ],
 )
@@ -249,8 +251,36 @@ def test_a_stall_names_what_it_waits_for(
         "000041": "000041",
         "000042": "000042",
     }
-    told = r"nothing ended for 0.5 s: 1 workers ready, 0 waiting to start \(free: 1 CPUs, 0 GPUs\), 0 shards queued, "
+    told = (
+        r"run: nothing ended for 0.5 s: 1 workers ready, 0 waiting to start \(free: 1 CPUs, 0 GPUs\), 0 shards queued, "
+    )
     assert re.search(told + "in work: 000041, 000042", caplog.text)
+
+
+def test_a_stall_in_this_process_names_what_it_waits_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mmdata.cluster.here, "STALL_SECONDS", 0.5)
+    limited = Resources(0, limits=Limits(sample=1.0))  # which is also how often it looks
+    assert outcomes(run(partial(setup, tmp_path), slow, ["000041"], limited, name="extract")) == {"000041": "000041"}
+    assert "extract: nothing ended for 0.5 s: 0 shards queued, in work: 000041" in caplog.text
+
+
+def preempted_once(folder: Path, item: str) -> str:
+    """A kind kill in the midst of one item, and after its grace the other, as spot nodes have them."""
+    if item == "first" and not (folder / "preempted").exists():
+        (folder / "preempted").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_a_worker_that_is_preempted_loses_and_doubles_nothing(local_ray: None, tmp_path: Path) -> None:
+    items = ["first", *(f"item{n}" for n in range(5))]
+    ended = list(run(partial(setup, tmp_path), preempted_once, items, ONE))
+    assert sorted((done.item, done.result, done.error) for done in ended) == sorted((i, i, None) for i in items)
+    assert len(list(tmp_path.glob("setup-*"))) == 2
 
 
 def test_a_run_that_is_given_up_leaves_no_actor_behind(local_ray: None, tmp_path: Path) -> None:
@@ -298,7 +328,7 @@ def test_ray_address_is_honoured_from_the_environment(monkeypatch: pytest.Monkey
     assert default_resources(3, None, 0.0, "other:6379").address == "other:6379"
 
 
-TWO_NODES = """
+NODES = """
 import os, sys, time
 from functools import partial
 from pathlib import Path
@@ -312,50 +342,66 @@ def setup(folder):
 def work(state, item):
     folder, node = state
     with (folder / str(item)).open("a") as file:
-        file.write(node + "\\n")
+        file.write(f"{node} {os.getpid()}\\n")
     time.sleep(0.5)
     return node
 
+def removed(cluster, node):
+    print("removed", node.node_id)
+    cluster.remove_node(node, allow_graceful=False)
+
+def joined(cluster):
+    node = cluster.add_node(num_cpus=1)
+    print("joined", node.node_id)
+    return node
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+    folder, plan, workers = Path(sys.argv[1]), sys.argv[2].split(), int(sys.argv[3]) or None
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = cluster.add_node(num_cpus=1)
-    for done in run(partial(setup, folder), work, list(range(12)), Resources(None, address=cluster.address)):
+    second = None
+    for done in run(partial(setup, folder), work, list(range(24)), Resources(workers, address=cluster.address)):
         print("done", done.item, done.result, done.error)
-        if done.result == second.node_id and second in cluster.list_all_nodes() and sys.argv[2] == "remove":
-            print("removed", second.node_id)
-            cluster.remove_node(second, allow_graceful=False)
+        if plan and plan[0] == "join":
+            second = joined(cluster)
+            plan.pop(0)
+        elif plan and plan[0] == "remove" and done.result == second.node_id:
+            removed(cluster, second)
+            plan.pop(0)
     cluster.shutdown()
 """
 
 
-def on_two_nodes(folder: Path, what: str) -> tuple[list[str], dict[str, str]]:
-    """The node that was removed, if any, and the node that did each item."""
-    script = folder / "two_nodes.py"
-    script.write_text(TWO_NODES)
-    ran = subprocess.run(
-        [sys.executable, script, folder, what], capture_output=True, text=True, timeout=200, env=os.environ
-    )
+def on_nodes(folder: Path, plan: str, workers: int) -> tuple[list[str], list[str], dict[str, str]]:
+    """The nodes that joined, those that were removed, and the node that did each item."""
+    script = folder / "nodes.py"
+    script.write_text(NODES)
+    command = [sys.executable, script, folder, plan, str(workers)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=250, env=os.environ)
     assert ran.returncode == 0, ran.stderr
     lines = [line.split() for line in ran.stdout.splitlines()]
     done = [line[1:] for line in lines if line[:1] == ["done"]]
     assert {error for _, _, error in done} == {"None"}
-    assert sorted(int(item) for item, _, _ in done) == list(range(12))
-    return [line[1] for line in lines if line[:1] == ["removed"]], {item: node for item, node, _ in done}
+    assert sorted(int(item) for item, _, _ in done) == list(range(24))
+    joined, removed = ([line[1] for line in lines if line[:1] == [what]] for what in ("joined", "removed"))
+    return joined, removed, {item: node for item, node, _ in done}
 
 
-def test_work_spreads_over_two_nodes(tmp_path: Path) -> None:
-    _, nodes = on_two_nodes(tmp_path, "keep")
+@pytest.mark.parametrize("workers", [0, pytest.param(3, marks=pytest.mark.slow)], ids=["fitted", "three asked"])
+def test_a_node_that_joins_gets_work(workers: int, tmp_path: Path) -> None:
+    joined, _, nodes = on_nodes(tmp_path, "join", workers)
     assert len(set(nodes.values())) == 2
+    assert set(joined) < set(nodes.values())
 
 
 @pytest.mark.slow
-def test_a_node_that_is_lost_in_mid_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    removed, nodes = on_two_nodes(tmp_path, "remove")
-    tries = {item: (tmp_path / item).read_text().split() for item in nodes}
+@pytest.mark.parametrize("workers", [0, 2], ids=["fitted", "two asked"])
+def test_a_node_that_is_lost_and_one_that_joins_lose_and_double_nothing(workers: int, tmp_path: Path) -> None:
+    joined, removed, nodes = on_nodes(tmp_path, "join remove join", workers)
+    tries = {item: [line.split()[0] for line in (tmp_path / item).read_text().splitlines()] for item in nodes}
     again = {item: nodes for item, nodes in tries.items() if len(nodes) > 1}
-    assert len(removed) == 1
-    assert again  # what was in work on that node
+    assert removed == joined[:1]
+    assert joined[1] in nodes.values()
+    assert 1 <= len(again) <= 2  # what was in work on that node
     assert {nodes[0] for nodes in again.values()} == set(removed)
     assert {node for nodes in again.values() for node in nodes[1:]}.isdisjoint(removed)
 

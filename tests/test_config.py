@@ -10,6 +10,7 @@ from mmdata.config import (
     EndToEndConfig,
     ExtractConfig,
     IndexConfig,
+    ServeConfig,
     ShardConfig,
     SweepConfig,
     TrainConfig,
@@ -25,6 +26,7 @@ MINIMAL = {
     ExtractConfig: {"dataset": "d", "encoders": ["minilm"]},
     AlignConfig: {"dataset": "d", "name": "n", "features": ["a", "b"]},
     IndexConfig: {"dataset": "d", "features": "a"},
+    ServeConfig: {"dataset": "d"},
     EndToEndConfig: {"dataset": "d", "shard": {"source": "in"}, "extract": {"encoders": ["minilm"]}},
 }
 
@@ -155,7 +157,8 @@ def test_an_unknown_key_like_no_other_lists_them_all():
     message = failure(IndexConfig, flags={"dataset": "d", "features": "a", "zzz": 1})
     assert message == (
         "the command line: unknown key 'zzz'; there are: dataset, overwrite, workers, cpus_per_worker, "
-        "gpus_per_worker, ray_address, max_reject_rate, features, name, kind, metric, min_recall, memory, delete, "
+        "gpus_per_worker, ray_address, sample_timeout, shard_timeout, wait_for_nodes, max_reject_rate, features, name, "
+        "kind, metric, min_recall, memory, delete, "
         "check, seed"
     )
 
@@ -280,6 +283,8 @@ def test_plan_options_are_what_decides_the_shards():
         "modalities": ["text"],
         "require": [],
         "dedup": "none",
+        "salvage": False,
+        "outside": False,
         "validate_media": True,
     }
 

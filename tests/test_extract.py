@@ -22,6 +22,7 @@ from mmdata.stages.shard import shard
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features, card_from_json, vectors
 from mmdata.storage.receipts import read_receipts, read_rejects
+from mmdata.storage.sealed import seal, unseal
 from mmdata.types import Outcome, Reason
 
 ROUNDING = 1e-5  # of float32 sums in another order, over the length of a vector
@@ -107,12 +108,12 @@ def test_a_features_file_is_made_for_vectors(built: Dataset, name: str) -> None:
 
 def test_the_card_is_in_the_folder_and_in_every_footer(built: Dataset) -> None:
     for name in STARTERS:
-        facts = Path(built.url, "features", name, "encoder.json").read_bytes()
-        card = card_from_json(facts, name)
-        assert card.fingerprint == json.loads(facts)["fingerprint"]
+        facts = unseal(Path(built.url, "features", name, "encoder.json").read_bytes(), name)
+        card = card_from_json(json.dumps(facts).encode(), name)
+        assert card.fingerprint == facts["fingerprint"]
         for shard_name, receipt in receipts(built, name).items():
             footer = pq.read_metadata(f"{built.url}/features/{name}/{shard_name}.parquet").metadata
-            assert footer[b"mmdata.encoder"] == facts
+            assert json.loads(footer[b"mmdata.encoder"]) == facts
             assert footer[b"mmdata.fingerprint"].decode() == receipt.fingerprint == card.fingerprint
 
 
@@ -297,8 +298,8 @@ def test_shards_made_anew_are_a_conflict_with_both_hashes(sharded: Dataset, corp
 def test_overwrite_makes_only_the_shards_again_that_were_made_from_others(sharded: Dataset) -> None:
     run(sharded, "odd:plain")
     path = Path(sharded.url, "features/odd-plain/000001.json")
-    receipt = orjson.loads(path.read_bytes())
-    path.write_bytes(orjson.dumps(receipt | {"inputs": {"000001.tar": "another"}}))
+    receipt = unseal(path.read_bytes(), path.name)
+    path.write_bytes(seal(receipt | {"inputs": {"000001.tar": "another"}}))
     odd_encoder.batches.clear()
     again = run(sharded, "odd:plain", overwrite=True)
     assert (again.shards, again.shards_before, sum(odd_encoder.batches)) == (4, 3, 16)

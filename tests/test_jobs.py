@@ -1,11 +1,15 @@
 """The batch jobs: by hand, with wrong keys, and through `ray job submit` on a running cluster."""
 
 import os
+import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,5 +189,92 @@ def test_ray_address_names_the_cluster_of_a_run(corpus: Path, tmp_path: Path, he
     ran = run(sys.executable, "-m", "pipelines.shard", *arguments, **head.environment, RAY_ADDRESS=head.address)
     assert ran.returncode == 0, ran.stderr
     jobs = run(str(BIN / "ray"), "list", "actors", "--address", head.dashboard, "--format", "yaml", **head.environment)
-    actors = [actor for actor in yaml.safe_load(jobs.stdout) if actor["class_name"] == "_Actor"]
+    actors = [actor for actor in yaml.safe_load(jobs.stdout) if actor["class_name"] == "Actor"]
     assert {actor["state"] for actor in actors} == {"DEAD"}
+
+
+def driver_of(job: Path) -> int:
+    """The process id of the driver of a submitted job."""
+    found = [int(pid) for pid, words in command_lines() if words[1:4] == ["-m", "pipelines.end_to_end", str(job)]]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended meanwhile
+            if entry.name.isdigit():
+                yield entry.name, (entry / "cmdline").read_text().split("\0")
+
+
+def receipts(folder: Path) -> dict[str, int]:
+    """Name and time of writing of every receipt."""
+    found = (folder / "dataset").rglob("*.json")
+    return {str(path): path.stat().st_mtime_ns for path in found if re.fullmatch(r"\d{6}", path.stem)}
+
+
+@pytest.mark.slow
+def test_a_job_whose_driver_is_killed_is_submitted_again_and_does_what_is_left(
+    corpus: Path, tmp_path: Path, head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    for name, value in head.environment.items():
+        monkeypatch.setenv(name, value)
+    job = config(tmp_path, corpus, workers=2, shard={"source": str(corpus), "samples_per_shard": 6})
+    client = JobSubmissionClient(head.dashboard)
+    options = {
+        "entrypoint": f"{sys.executable} -m pipelines.end_to_end {job}",
+        "runtime_env": {"working_dir": str(ROOT)},
+    }
+    first = client.submit_job(**options)
+    await_that(lambda: len(receipts(tmp_path)) > 3, "three receipts")
+    os.kill(driver_of(job), signal.SIGKILL)
+    await_that(lambda: client.get_job_status(first).is_terminal(), "the end of the job")
+    assert client.get_job_status(first) == JobStatus.FAILED
+    before = receipts(tmp_path)
+    second = client.submit_job(**options)
+    await_that(lambda: client.get_job_status(second).is_terminal(), "the end of the second job")
+    assert client.get_job_status(second) == JobStatus.SUCCEEDED, client.get_job_logs(second)
+    assert {what: rows for what, _, rows in made(tmp_path)} == {what: rows for what, _, rows in FINISHED}
+    after = receipts(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert len(before) < len(after)
+
+
+def await_that(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end, f"waited {TIMEOUT} s for {what}"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_what_a_run_exports_is_what_the_dashboard_shows(corpus: Path, tmp_path: Path, head: Head) -> None:
+    """Rows, rejects and the pool, as Prometheus reads them from the agent of the node."""
+    from mmdata.cluster.metrics import COUNTERS, GAUGES
+
+    code = f"""
+import time, urllib.request
+import ray
+from mmdata.cluster import Resources, one_connection
+from mmdata.config import ShardConfig
+from mmdata.stages.shard import shard
+
+with one_connection():
+    shard(ShardConfig(dataset={str(tmp_path / "dataset")!r}, source={str(corpus)!r}, samples_per_shard=6,
+        require=["image"]), Resources(1, address={head.address!r}))
+    time.sleep(15)  # metrics are sent every 10 s at most
+    for node in ray.nodes():
+        where = f"http://{{node['NodeManagerAddress']}}:{{node['MetricsExportPort']}}/metrics"
+        print(urllib.request.urlopen(where, timeout=10).read().decode())
+"""
+    ran = run(sys.executable, "-c", code, **head.environment)
+    assert ran.returncode == 0, ran.stderr
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("ray_mmdata_")]
+    names = {line.partition("{")[0] for line in lines}
+    quiet = {"ray_mmdata_rejects_total"}  # nothing was left out
+    assert names >= {f"ray_{name}_total" for name in COUNTERS} - quiet
+    assert names >= {f"ray_{name}" for name in GAUGES}
+    rows = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("ray_mmdata_rows_total{")]
+    assert sum(rows) == 60

@@ -40,7 +40,8 @@ def files(dataset: Path) -> dict[str, Path]:
     return {
         name: path
         for name, path in found.items()
-        if not name.endswith(("receipts.parquet", "dataset.json", "encoder.json")) and not STAGING.search(name)
+        if not name.endswith(("receipts.parquet", "receipts.json", "dataset.json", "encoder.json"))
+        and not STAGING.search(name)
     }
 
 
@@ -50,7 +51,7 @@ def content(dataset: Path) -> dict[str, object]:
     for name, path in files(dataset).items():
         made[name] = path.read_bytes()
         if re.search(r"/\d{6}\.json$", name):
-            made[name] = {k: v for k, v in orjson.loads(path.read_bytes()).items() if k != "seconds"}
+            made[name] = {k: v for k, v in orjson.loads(path.read_bytes()).items() if k not in ("seconds", "seal")}
     return made
 
 
@@ -101,7 +102,7 @@ def run_and_kill(corpus: Path, dataset: Path, workers: int, whom: str, moment: i
     try:
         wait_for(lambda: len(files(dataset)) >= moment or process.poll() is not None, f"{moment} files")
         time.sleep(delay)
-        actors = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::_Actor")]
+        actors = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::Actor")]
         below = [*actors, *descendants(process.pid)]
         victims = {"driver": [process.pid], "everything": [process.pid, *below], "worker": actors[:1]}[whom]
         for pid in victims:

@@ -16,6 +16,7 @@ from mmdata.storage.receipts import (
     versions,
     write_summary,
 )
+from mmdata.storage.sealed import seal
 from mmdata.storage.store import Store, sha256
 from mmdata.storage.tables import from_parquet
 from mmdata.types import Outcome, Output, Reason, Receipt, Reject
@@ -85,10 +86,10 @@ def test_no_folder_has_no_receipts(store):
     assert read_receipts(store, "shards") == {}
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"{}", b"[]", b'{"outputs": {}}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"{}", b"[]", b'{"outputs": {}}', seal({}), seal({"outputs": {}})])
 def test_what_is_not_a_receipt_is_damage(store, data):
     store.create("shards/000000.json", data)
-    with pytest.raises(Damage, match=r"shards/000000\.json is not a receipt"):
+    with pytest.raises(Damage, match=r"shards/000000\.json is (damaged|not a receipt)"):
         read_receipts(store, "shards")
 
 
@@ -119,12 +120,12 @@ def test_nothing_rejected_means_no_report():
     assert rejects_file([]) == {}
 
 
-def test_a_sample_is_counted_once_under_its_first_reason():
+def test_rejects_are_counted_by_row_and_repairs_by_sample_under_the_first_reason():
     rows = [
         reject(1, REJECTED, Reason.EMPTY, "image"),
-        reject(1, REJECTED, Reason.BAD_TEXT, "text"),
         reject(2, REJECTED, Reason.BAD_TEXT, "text"),
         reject(3, REPAIRED, Reason.TOO_LONG, "text"),
+        reject(3, REPAIRED, Reason.SILENT, "audio"),
     ]
     assert tally(rows, REJECTED) == {"bad_text": 1, "empty": 1}
     assert tally(rows, REPAIRED) == {"too_long": 1}

@@ -460,7 +460,7 @@ def test_a_plan_that_was_damaged_is_told(tmp_path):
     source = texts(tmp_path / "source")
     run(source, tmp_path / "d")
     (tmp_path / "d/shards/plan.json").write_text("{")
-    with pytest.raises(Damage, match=r"plan\.json is not a plan"):
+    with pytest.raises(Damage, match=r"plan\.json is damaged"):
         run(source, tmp_path / "d")
 
 

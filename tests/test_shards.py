@@ -13,7 +13,15 @@ from tiny_files import picture, sound
 from mmdata.errors import Damage, NotFound
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.receipts import commit
-from mmdata.storage.shards import ShardWriter, member_name, metadata_names, read_part, read_parts, read_sample_table
+from mmdata.storage.shards import (
+    ShardWriter,
+    member_name,
+    metadata_names,
+    pack,
+    read_part,
+    read_parts,
+    read_sample_table,
+)
 from mmdata.storage.store import sha256
 from mmdata.storage.tables import from_parquet
 from mmdata.types import Modality, Part, Receipt, Sample
@@ -59,7 +67,7 @@ def sample(number: int, key: str = "key", metadata=None, **parts: bytes) -> Samp
 def written(tmp_path, *samples: Sample) -> tuple[Dataset, Receipt]:
     writer = ShardWriter()
     for one in samples:
-        writer.add(one)
+        writer.add(pack(one))
     count = len(samples)
     receipt = Receipt("shard", "000000", "f", {}, {}, count, count, 0, {}, {}, {})
     dataset = Dataset.create(str(tmp_path / "dataset"))
@@ -162,7 +170,7 @@ def test_every_key_survives(tmp_path, key):
 def test_any_keys_survive_together(keys):
     writer = ShardWriter()
     for number, key in enumerate(keys):
-        writer.add(sample(number, key, txt=b"text"))
+        writer.add(pack(sample(number, key, txt=b"text")))
     assert from_parquet(writer.files()["samples.parquet"], "here")["key"].to_pylist() == keys
 
 
@@ -179,15 +187,15 @@ def test_metadata_becomes_columns_and_never_takes_one_of_ours(tmp_path):
 
 def test_the_caption_is_what_the_caller_says():
     writer = ShardWriter()
-    writer.add(sample(0, txt=b"text"), "a caption")
-    writer.add(sample(1, png=PNG))
+    writer.add(pack(sample(0, txt=b"text"), "a caption"))
+    writer.add(pack(sample(1, png=PNG)))
     assert from_parquet(writer.files()["samples.parquet"], "here")["caption"].to_pylist() == ["a caption", None]
 
 
 def test_equal_samples_give_equal_bytes():
     one, two = ShardWriter(), ShardWriter()
-    one.add(sample(0, metadata={"a": 1, "b": 2}, png=PNG, txt=b"text"))
-    two.add(sample(0, metadata={"b": 2, "a": 1}, txt=b"text", png=PNG))
+    one.add(pack(sample(0, metadata={"a": 1, "b": 2}, png=PNG, txt=b"text")))
+    two.add(pack(sample(0, metadata={"b": 2, "a": 1}, txt=b"text", png=PNG)))
     assert one.files() == two.files()
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from object_store import BUCKET, network
 from tiny_files import tar
 
 from mmdata.errors import ConfigError, Conflict, NotFound, StorageError, StorageFull
 from mmdata.storage.dataset import Dataset
-from mmdata.storage.store import Store, _translated, sha256
+from mmdata.storage.sealed import seal
+from mmdata.storage.store import Store, sha256, translated
 from mmdata.storage.tables import to_parquet
 from mmdata.storage.tar import scan
 
@@ -36,9 +38,17 @@ NAMES = [
 ]
 
 
-@pytest.fixture(params=["local", "object store"])
+@pytest.fixture(scope="module")
+def s3():
+    with network():
+        yield f"s3://{BUCKET}"
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request, tmp_path):
-    return Store({"local": str(tmp_path / "new"), "object store": "memory:///"}[request.param])
+    if request.param == "s3":
+        return Store(f"{request.getfixturevalue('s3')}/{request.node.originalname}")
+    return Store({"local": str(tmp_path / "new"), "memory": "memory:///"}[request.param])
 
 
 def test_a_file_is_created_once(store):
@@ -197,7 +207,7 @@ def test_a_store_is_no_file_and_of_a_known_kind(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_told_from_other_failures():
-    with pytest.raises(StorageFull, match="no space left to write x"), _translated("x"):
+    with pytest.raises(StorageFull, match="no space left to write x"), translated("x"):
         Path("/dev/full").write_bytes(b"1")
 
 
@@ -225,7 +235,7 @@ def test_a_dataset_is_made_once_and_opened_after(tmp_path):
 
 
 def test_a_dataset_of_another_format_is_refused(tmp_path):
-    (tmp_path / "dataset.json").write_text('{"format": 99}')
+    (tmp_path / "dataset.json").write_text(seal({"format": 99}).decode())
     with pytest.raises(Conflict, match="has format 99, this mmdata reads format 1"):
         Dataset.open(str(tmp_path))
     with pytest.raises(Conflict):

@@ -1,5 +1,7 @@
 """A table: csv, tsv, jsonl or Parquet whose columns hold paths, bytes, the HF struct, or text."""
 
+import os
+
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -116,8 +118,9 @@ def test_a_row_with_a_list_of_texts_is_a_reject(tmp_path):
 
 
 def test_a_device_in_a_table_is_a_reject(tmp_path):
-    (bad,) = read(text_file(tmp_path / "a.jsonl", '{"image":"/dev/zero"}'))
-    assert (bad.reason, bad.message) == (Reason.UNSUPPORTED, "/dev/zero is not a file")
+    os.mkfifo(tmp_path / "pipe.png")
+    (bad,) = read(text_file(tmp_path / "a.jsonl", '{"image":"pipe.png"}'))
+    assert (bad.reason, bad.message) == (Reason.UNSUPPORTED, "pipe.png is not a file")
 
 
 def test_a_table_looks_at_its_own_folder_alone(tmp_path):
@@ -128,13 +131,27 @@ def test_a_table_looks_at_its_own_folder_alone(tmp_path):
     assert sample.key == "a"
 
 
-def test_paths_are_below_the_table_or_absolute(tmp_path):
+def test_paths_are_relative_to_the_table_or_full(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.PNG").write_bytes(PNG)
     (tmp_path / "a.wav").write_bytes(WAV)
-    source = text_file(tmp_path / "a.csv", f"key,image,audio\na,pictures/a.PNG,{tmp_path}/a.wav\n")
+    source = text_file(tmp_path / "a.csv", f"key,image,audio\na,pictures/../pictures/a.PNG,{tmp_path}/a.wav\n")
     (sample,) = read(source)
     assert {m: (p.suffix, p.data) for m, p in sample.parts.items()} == {IMAGE: ("png", PNG), AUDIO: ("wav", WAV)}
+
+
+def test_a_path_that_leads_outside_of_the_tables_folder_is_followed_only_when_that_is_asked(tmp_path):
+    (tmp_path / "private.png").write_bytes(PNG)
+    (tmp_path / "in").mkdir()
+    paths = ["../private.png", f"{tmp_path}/private.png", f"{tmp_path}/in/../private.png"]
+    source = text_file(tmp_path / "in" / "a.csv", "key,image\n" + "".join(f"{n},{p}\n" for n, p in enumerate(paths)))
+    rows, _ = scanned(source)
+    assert [row["reason"] for row in rows] == ["outside"] * 3
+    assert rows[0]["message"] == "../private.png is not below the table's folder; --outside if you trust the table"
+    corpus = open_corpus(str(source), "table", {}, outside=True)
+    table, _ = corpus.scan()
+    found = corpus.read(table.add_column(0, "id", pa.array(range(3), pa.int64())))
+    assert [sample.parts[IMAGE].data for sample in found] == [PNG] * 3
 
 
 def test_a_missing_file_rejects_its_row_alone(tmp_path):
@@ -284,7 +301,7 @@ def test_a_table_that_changes_after_the_plan_rejects_its_rows(tmp_path):
 
 BROKEN = {
     "csv with a row too long": ("a.csv", "key,text\na,one\nb,two,three\n", "Expected 2 columns, got 3"),
-    "csv in latin-1": ("a.csv", "key,text\na,gro\xdfer\n".encode("latin-1"), "invalid UTF8"),
+    "csv in latin-1": ("a.csv", "key,text\na,gro\xdfer\n".encode("latin-1"), "line 2 is not UTF-8"),
     "jsonl with a broken line": ("a.jsonl", '{"text":"one"}\n\n{"text":\n', "line 3 is not JSON"),
     "jsonl with a list": ("a.jsonl", '{"text":"one"}\n[1]\n', "line 2 is not a JSON object"),
     "not Parquet": ("a.parquet", "key,text\n", "is not a Parquet file"),
@@ -336,3 +353,22 @@ def test_the_kind_of_a_source_is_told_by_its_name(source, kind):
 def test_an_unknown_kind_names_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match="no corpus kind 'zip'; there are: folder, table, webdataset"):
         open_corpus(str(tmp_path), "zip", {})
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl"])
+def test_a_table_that_is_not_utf8_says_which_line_and_what_to_do(tmp_path, name):
+    rows = {
+        "t.csv": "text,note\none,a\ntwo,caf\xe9\n",
+        "t.tsv": "text\tnote\none\ta\ntwo\tcaf\xe9\n",
+        "t.jsonl": '{"text": "one"}\n{"text": "a"}\n{"text": "caf\xe9"}\n',
+    }
+    (tmp_path / name).write_bytes(rows[name].encode("latin-1"))
+    with pytest.raises(ConfigError, match=rf"{name}: line 3 is not (UTF-8|JSON)"):
+        open_corpus(str(tmp_path / name), "table", {}).scan()
+
+
+def test_strings_of_parquet_that_are_not_utf8_are_damage_that_names_the_row_group(tmp_path):
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9")])
+    pq.write_table(pa.table({"text": ["one"], "note": bad}), tmp_path / "t.parquet")
+    with pytest.raises(Damage, match=r"t\.parquet: row group 0 is damaged"):
+        open_corpus(str(tmp_path / "t.parquet"), "table", {}).scan()

@@ -6,8 +6,14 @@ import pyarrow as pa
 import pytest
 from tiny_files import library_tar, picture, sound, tar
 
+from mmdata.cluster import Resources
+from mmdata.config import ShardConfig
 from mmdata.corpora import open_corpus
-from mmdata.errors import Damage, NotFound
+from mmdata.errors import ConfigError, Damage, NotFound
+from mmdata.stages.shard import shard
+from mmdata.storage.dataset import Dataset
+from mmdata.storage.receipts import read_receipts
+from mmdata.storage.shards import read_sample_table
 from mmdata.types import Modality, Reason, Reject, Sample
 
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
@@ -86,15 +92,6 @@ def test_a_pattern_takes_tars_in_order_and_not_those_of_subfolders(tmp_path):
     assert [(s.key, s.parts[TEXT].data) for s in read(tmp_path / "b-*.tar")] == [("b-1", b"one"), ("b-2", b"two")]
 
 
-def test_a_key_that_comes_in_two_tars_is_a_counted_reject(tmp_path):
-    written(tmp_path, ("x.txt", b"one"), name="a.tar")
-    written(tmp_path, ("x.txt", b"two"), name="b.tar")
-    first, second = scanned(tmp_path / "*.tar")[0]
-    assert (first["source"], first["reason"]) == ("a.tar:x", None)
-    assert (second["source"], second["reason"]) == ("b.tar:x", "duplicate_key")
-    assert second["message"] == "the key is taken by a.tar:x"
-
-
 def test_bad_metadata_is_left_out_and_noted(tmp_path):
     source = written(tmp_path, ("x.txt", b"one"), ("x.json", b"[1]"), ("y.txt", b"two"))
     first, second = read(source)
@@ -138,6 +135,82 @@ def test_no_tar_is_not_found(tmp_path):
 
 def test_our_own_shards_can_be_a_source(sharded):
     rows, ignored = scanned(f"{sharded.url}/shards/000000.tar")
-    assert [row["key"] for row in rows[:2]] == ["000000000", "000000001"]
+    receipts = read_receipts(sharded.store, "shards")
+    assert [row["key"] for row in rows] == read_sample_table(sharded, receipts["000000"])["key"].to_pylist()
     assert {row["image_suffix"] for row in rows} == {"png"}
     assert ignored == {}
+
+
+def test_what_is_no_file_is_counted_and_never_followed(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, kind in (("x.png", tarfile.SYMTYPE), ("y.png", tarfile.LNKTYPE), ("z.png", tarfile.CHRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+        archive.addfile(tarfile.TarInfo("/abs/x.txt"))
+        archive.addfile(tarfile.TarInfo("../../up.txt"))
+    rows, ignored = scanned(tmp_path / "a.tar")
+    assert ignored == {"device": 1, "link": 2}
+    assert [row["key"] for row in rows] == ["/abs/x", "../../up"]  # a key is never a path
+    assert not (tmp_path.parent.parent / "up.txt").exists()
+
+
+def test_tars_that_number_their_samples_alike_keep_them_all_under_the_names_of_the_tars(tmp_path):
+    for name in ("a", "b"):
+        written(tmp_path, ("000.txt", name.encode()), ("001.txt", b"1"), name=f"{name}.tar")
+    assert [(s.key, s.parts[TEXT].data) for s in read(tmp_path / "*.tar")] == [
+        ("a/000", b"a"),
+        ("a/001", b"1"),
+        ("b/000", b"b"),
+        ("b/001", b"1"),
+    ]
+
+
+def test_shards_of_our_own_give_their_keys_and_metadata_back(tmp_path):
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    for key in ("sub/ü v1.5", "plain"):
+        (source / f"{key}.txt").write_text(key)
+        (source / f"{key}.json").write_text('{"year": 7}')
+    shard(ShardConfig(dataset=str(tmp_path / "d"), source=str(source), samples_per_shard=1), Resources())
+    samples = read(tmp_path / "d/shards/*.tar")
+    assert {s.key: s.metadata for s in samples} == {
+        "plain": {"year": 7},
+        "sub/ü v1.5": {"folder": "sub", "year": 7},
+    }
+
+
+def test_salvage_keeps_what_is_whole_and_counts_each_hole_as_a_reject(tmp_path):
+    data = bytearray(tar(*[(f"{n:02d}.txt", b"text %d" % n) for n in range(20)]))
+    data[1024 * 7 + 2] ^= 1
+    (tmp_path / "a.tar").write_bytes(data[:-1024])
+    with pytest.raises(Damage, match=r"a\.tar: .* at byte 7168, after 7 members"):
+        scanned(tmp_path / "a.tar")
+    table, _ = open_corpus(str(tmp_path / "a.tar"), "webdataset", {}, salvage=True).scan()
+    rows = table.to_pylist()
+    assert [row["key"] for row in rows if row["reason"] is None] == [f"{n:02d}" for n in range(20) if n != 7]
+    lost = {row["key"]: row["message"] for row in rows if row["reason"] == Reason.DAMAGED}
+    assert list(lost) == ["a.tar@7168", "a.tar@20480"]
+    assert lost["a.tar@7168"] == "bad checksum at byte 7168, after 7 members; 1024 bytes passed over"
+    assert lost["a.tar@20480"] == "the end marker is missing at byte 20480, after 19 members; 0 bytes passed over"
+
+
+def test_a_damaged_shard_of_our_own_is_salvaged_under_its_own_keys(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for n in range(30):
+        (source / f"key {n}.txt").write_text(f"text {n}")
+    shard(ShardConfig(dataset=str(tmp_path / "d"), source=str(source)), Resources())
+    path = tmp_path / "d/shards/000000.tar"
+    path.write_bytes(path.read_bytes()[:40_000])
+    config = ShardConfig(dataset=str(tmp_path / "e"), source=str(path), salvage=True, max_reject_rate=0.2)
+    summary = shard(config, Resources())
+    assert (summary.rows_in, summary.rows_out) == (21, 19)
+    assert summary.rejected == {"damaged": 1, "missing_part": 1}  # of the last sample only the .json was whole
+    table = read_sample_table(Dataset(config.dataset), read_receipts(Dataset(config.dataset).store, "shards")["000000"])
+    assert set(table["key"].to_pylist()) < {f"key {n}" for n in range(30)}
+
+
+def test_salvage_is_for_tars(tmp_path):
+    with pytest.raises(ConfigError, match="--salvage is for tars"):
+        open_corpus(str(tmp_path), "folder", {}, salvage=True)

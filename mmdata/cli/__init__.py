@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import typer
 
-from mmdata.cli import build, export, learn, look
-from mmdata.errors import MMDataError
-from mmdata.heap import keep_freed_memory
+from mmdata.cli import build, export, keep, learn, look, serve
+from mmdata.ending import run_to_end
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,18 +25,21 @@ LEARNING: list[Callable[..., None]] = [
 ]
 LOOKING: list[Callable[..., None]] = [
     look.search,
+    serve.serve,
     export.export,
-    look.status,
-    look.rejects,
     look.encoders,
+    look.doctor,
     look.demo,
 ]
+KEEPING: list[Callable[..., None]] = [keep.status, keep.rejects, keep.verify, keep.gc]
 for verb in STAGES:
     app.command(rich_help_panel="Stages")(verb)
 for verb in LEARNING:
     app.command(rich_help_panel="Learning")(verb)
 for verb in LOOKING:
     app.command(rich_help_panel="Looking")(verb)
+for verb in KEEPING:
+    app.command(rich_help_panel="Keeping")(verb)
 
 
 def invoke(arguments: list[str]) -> None:
@@ -50,12 +52,5 @@ def main() -> None:
 
     `--debug`, anywhere, shows the traceback.
     """
-    keep_freed_memory()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        app(arguments, prog_name="mmdata")
-    except MMDataError as error:
-        if "--debug" in sys.argv:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+    run_to_end(lambda: app(arguments, prog_name="mmdata"), debug="--debug" in sys.argv)

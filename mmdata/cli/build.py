@@ -14,6 +14,9 @@ Workers = Annotated[int | None, typer.Option(help="Ray workers; 0 is this proces
 Cpus = Annotated[float | None, typer.Option(help="CPUs of one worker")]
 Gpus = Annotated[float | None, typer.Option(help="GPUs of one worker")]
 Address = Annotated[str | None, typer.Option(help="of a running Ray cluster; default: RAY_ADDRESS")]
+SampleTimeout = Annotated[float | None, typer.Option(help="seconds that a sample, or a batch, may take (600)")]
+ShardTimeout = Annotated[float | None, typer.Option(help="seconds that a shard may take; default: no limit")]
+WaitForNodes = Annotated[float | None, typer.Option(help="seconds that an autoscaler has for a first node (0)")]
 RejectRate = Annotated[float | None, typer.Option(help="above it the run ends with exit code 3 (0.05)")]
 DatasetArg = Annotated[str | None, typer.Argument(help="folder or URL of the dataset")]
 
@@ -40,6 +43,8 @@ def shard(
     require: Annotated[str | None, typer.Option(help="which a sample must have, as image,text")] = None,
     validate: Annotated[bool | None, typer.Option("--validate/--no-validate", help="decode every part once")] = None,
     dedup: Annotated[str | None, typer.Option(help="none, or exact: leave out samples with equal bytes")] = None,
+    salvage: Annotated[bool | None, typer.Option("--salvage", help="take what is whole of damaged tars")] = None,
+    outside: Annotated[bool | None, typer.Option("--outside", help="a table's paths may leave its folder")] = None,
     key_column: Annotated[str | None, typer.Option(help="of a table")] = None,
     image_column: Annotated[str | None, typer.Option(help="of a table: paths, bytes or {bytes, path}")] = None,
     audio_column: Annotated[str | None, typer.Option(help="of a table: paths, bytes or {bytes, path}")] = None,
@@ -47,6 +52,9 @@ def shard(
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     ray_address: Address = None,
+    sample_timeout: SampleTimeout = None,
+    shard_timeout: ShardTimeout = None,
+    wait_for_nodes: WaitForNodes = None,
     max_reject_rate: RejectRate = None,
     overwrite: Overwrite = None,
     config: Config = None,
@@ -61,6 +69,7 @@ def shard(
         mmdata shard photos/ data/
         mmdata shard captions.jsonl data/ --require image,text --shuffle 7
         mmdata shard 's3://bucket/train-*.tar' s3://bucket/data --workers 8
+        mmdata shard 'old/shards/*.tar' data/ --salvage
     """
     from mmdata.config import ShardConfig, load
     from mmdata.stages.shard import shard as stage
@@ -76,10 +85,15 @@ def shard(
         "require": _list(require),
         "validate_media": validate,
         "dedup": dedup,
+        "salvage": salvage,
+        "outside": outside,
         "columns": {role: name for role, name in columns.items() if name} or None,
         "workers": workers,
         "cpus_per_worker": cpus_per_worker,
         "ray_address": ray_address,
+        "sample_timeout": sample_timeout,
+        "shard_timeout": shard_timeout,
+        "wait_for_nodes": wait_for_nodes,
         "max_reject_rate": max_reject_rate,
         "overwrite": overwrite,
     }
@@ -101,6 +115,9 @@ def extract(
     cpus_per_worker: Cpus = None,
     gpus_per_worker: Gpus = None,
     ray_address: Address = None,
+    sample_timeout: SampleTimeout = None,
+    shard_timeout: ShardTimeout = None,
+    wait_for_nodes: WaitForNodes = None,
     max_reject_rate: RejectRate = None,
     overwrite: Overwrite = None,
     config: Config = None,
@@ -135,6 +152,9 @@ def extract(
         "cpus_per_worker": cpus_per_worker,
         "gpus_per_worker": gpus_per_worker,
         "ray_address": ray_address,
+        "sample_timeout": sample_timeout,
+        "shard_timeout": shard_timeout,
+        "wait_for_nodes": wait_for_nodes,
         "max_reject_rate": max_reject_rate,
         "overwrite": overwrite,
     }
@@ -191,6 +211,7 @@ def index(
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     ray_address: Address = None,
+    wait_for_nodes: WaitForNodes = None,
     max_reject_rate: RejectRate = None,
     overwrite: Overwrite = None,
     config: Config = None,
@@ -225,6 +246,7 @@ def index(
         "workers": workers,
         "cpus_per_worker": cpus_per_worker,
         "ray_address": ray_address,
+        "wait_for_nodes": wait_for_nodes,
         "max_reject_rate": max_reject_rate,
         "overwrite": overwrite,
     }

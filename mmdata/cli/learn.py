@@ -4,7 +4,22 @@ from typing import Annotated, Any
 
 import typer
 
-from mmdata.cli.build import Address, AsJson, Config, Cpus, DatasetArg, DryRun, Overwrite, Sets, Workers, _job
+from mmdata.cli.build import (
+    Address,
+    AsJson,
+    Config,
+    Cpus,
+    DatasetArg,
+    DryRun,
+    Gpus,
+    Overwrite,
+    RejectRate,
+    SampleTimeout,
+    Sets,
+    ShardTimeout,
+    Workers,
+    _job,
+)
 
 Head = Annotated[str | None, typer.Option(help="the name of a head")]
 FeaturesOf = Annotated[list[str] | None, typer.Option("--features", help="INPUT=FEATURES; may be repeated")]
@@ -12,6 +27,9 @@ FeaturesOf = Annotated[list[str] | None, typer.Option("--features", help="INPUT=
 
 def train(
     config: Annotated[str | None, typer.Argument(help="YAML file; see configs/")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes that share every batch, on Ray Train (1)")] = None,
+    gpus_per_worker: Gpus = None,
+    ray_address: Address = None,
     overwrite: Overwrite = None,
     set_: Sets = None,
     as_json: AsJson = False,
@@ -28,7 +46,8 @@ def train(
     from mmdata.config import TrainConfig, load
     from mmdata.stages.train import describe_training, train_head
 
-    loaded = load(TrainConfig, config, set_ or (), {"overwrite": overwrite})
+    place = {"workers": workers, "gpus_per_worker": gpus_per_worker, "ray_address": ray_address}
+    loaded = load(TrainConfig, config, set_ or (), place | {"overwrite": overwrite})
     if dry_run:
         _show(describe_training(loaded), as_json)
         return
@@ -77,6 +96,9 @@ def predict(
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     ray_address: Address = None,
+    sample_timeout: SampleTimeout = None,
+    shard_timeout: ShardTimeout = None,
+    max_reject_rate: RejectRate = None,
     overwrite: Overwrite = None,
     config: Config = None,
     set_: Sets = None,
@@ -92,6 +114,11 @@ def predict(
     from mmdata.stages.predict import predict as stage
 
     flags = _over_shards(dataset, head, features, workers, cpus_per_worker, ray_address, overwrite)
+    flags |= {
+        "sample_timeout": sample_timeout,
+        "shard_timeout": shard_timeout,
+        "max_reject_rate": max_reject_rate,
+    }
     _job(stage, load(PredictConfig, config, set_ or (), flags), as_json, dry_run)
 
 
@@ -102,6 +129,9 @@ def project(
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     ray_address: Address = None,
+    sample_timeout: SampleTimeout = None,
+    shard_timeout: ShardTimeout = None,
+    max_reject_rate: RejectRate = None,
     overwrite: Overwrite = None,
     config: Config = None,
     set_: Sets = None,
@@ -117,6 +147,11 @@ def project(
     from mmdata.stages.project import project as stage
 
     flags = _over_shards(dataset, head, features, workers, cpus_per_worker, ray_address, overwrite)
+    flags |= {
+        "sample_timeout": sample_timeout,
+        "shard_timeout": shard_timeout,
+        "max_reject_rate": max_reject_rate,
+    }
     _job(stage, load(ProjectConfig, config, set_ or (), flags), as_json, dry_run)
 
 
@@ -177,8 +212,22 @@ def sweep(
     if as_json:
         console.emit_json([asdict(one) for one in table])
         return
-    rows = [[str(one.setting), f"{one.mean:.4f}", f"{one.deviation:.4f}", ", ".join(one.heads)] for one in table]
-    console.show_table(f"{loaded.name}: {table[0].figure}", ["setting", "mean", "sd", "heads"], rows)
+    rows = [
+        [one.figure, one.setting, f"{one.mean:.4f}", _range(one.interval), *_lead(one.lead, one.lead_interval)]
+        for one in table
+    ]
+    title = f"{loaded.name}: {loaded.part}, {loaded.seeds} seeds"
+    console.show_table(title, ["figure", "setting", "mean", "95%", "lead over the first", "95%"], rows)
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+
+
+def _lead(lead: float | None, interval: tuple[float, float] | None) -> list[str]:
+    if lead is None:
+        return ["", ""]
+    return [f"{lead:+.4f}", f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else ""]
 
 
 def _over_shards(

@@ -1,4 +1,4 @@
-"""The verbs that show things: search, status, rejects, encoders, demo."""
+"""The verbs that show things: search, encoders, demo."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,46 +84,6 @@ def _search_file(dataset: Any, names: list[str], query: Any, narrowed: Any, out:
     console.emit(f"{hits} hits of {queries} queries in {out}")
 
 
-def status(dataset: DatasetArg, as_json: AsJson = False) -> None:
-    """What a dataset holds: rows in, out, repaired and rejected by stage, and what is left to do.
-
-    mmdata status data/
-    """
-    from mmdata import console
-    from mmdata.stages.status import status as stages
-    from mmdata.storage.dataset import Dataset
-
-    opened = Dataset.open(dataset)
-    rows = stages(opened)
-    if as_json:
-        console.emit_json(rows)
-        return
-    columns = ["what", "shards", "left", "rows in", "rows out", "absent", "repaired", "rejected"]
-    console.show_table(opened.url, columns, [[_cell(row[column]) for column in columns] for row in rows])
-
-
-def rejects(
-    dataset: DatasetArg,
-    stage: Annotated[str | None, typer.Option(help="shards, or the name of a feature set; default: all")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Every sample that was left out or changed, with the reason.
-
-    mmdata rejects data/
-    mmdata rejects data/ --stage minilm --json
-    """
-    from mmdata import console
-    from mmdata.stages.status import rejects as rows
-    from mmdata.storage.dataset import Dataset
-
-    found = rows(Dataset.open(dataset), stage)
-    if as_json:
-        console.emit_json(found)
-        return
-    columns = ["stage", "outcome", "reason", "part", "key", "source", "message"]
-    console.show_table(f"{len(found)} rows", columns, [[row[column] for column in columns] for row in found])
-
-
 def encoders(
     spec: Annotated[str | None, typer.Argument(help="SPEC whose card to show; default: a list of all there is")] = None,
     as_json: AsJson = False,
@@ -156,6 +116,33 @@ def encoders(
     console.show_table("encoders", columns, [[_cell(row[column]) for column in columns] for row in rows])
     for name, value in plugins().items():
         console.say(f"{name}: {value}, of an installed package")
+
+
+def doctor(
+    dataset: Annotated[str | None, typer.Argument(help="a folder or URL that should be writable")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="of a cluster that should answer")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether this machine has what mmdata needs, and what to type where it has not.
+
+    mmdata doctor
+    mmdata doctor s3://bucket/data --ray-address auto
+    """
+    from dataclasses import asdict
+
+    from mmdata import console
+    from mmdata.doctor import examine
+    from mmdata.errors import ModelError
+
+    findings = examine(dataset, ray_address)
+    if as_json:
+        console.emit_json([asdict(finding) for finding in findings])
+    else:
+        rows = [[one.what, one.state, f"{one.found}; {one.remedy}" if one.remedy else one.found] for one in findings]
+        console.show_table("doctor", ["what", "state", "found"], rows)
+    wrong = [finding.what for finding in findings if finding.state == "wrong"]
+    if wrong:
+        raise ModelError(f"{len(wrong)} checks failed: {', '.join(wrong)}")
 
 
 def demo(

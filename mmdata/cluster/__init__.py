@@ -3,25 +3,33 @@
 The unit of work, retry and resume is the item (a shard's name). Each worker is set up once, so a model is
 loaded once a worker, and has two items in flight, so the next shard is read while this one is encoded. Only
 items and results cross Ray; bytes go from storage to worker to storage.
+
+`task.py` is a shard on its way and the search for a sample that kills, `vigil.py` what a process has in work,
+`here.py` the run in this process; `worker.py` what runs in a worker, `pool.py` the workers as the driver sees them,
+`actors.py` the driver's loop, `connect.py` the cluster, `metrics.py` what it exports.
 """
 
 import logging
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from mmdata.cluster.task import Task
+from mmdata.cluster.vigil import in_work
 from mmdata.errors import MMDataError, ModelError
+
+__all__ = ["Done", "Limits", "Resources", "Task", "WorkerDied", "in_work", "run", "threads"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 State = TypeVar("State")
 
 IN_FLIGHT = 2
+STALL_SECONDS = 60.0
+LOOK_EVERY = 5.0  # seconds between two looks at what is in work, at most
 log = logging.getLogger(__name__)
 _ends: list[ExitStack] = []
 _allowed: list[int] = []
@@ -32,6 +40,15 @@ class WorkerDied(ModelError):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds. What takes longer is left out (a sample), tried sample by sample (a shard), given up (a cluster)."""
+
+    sample: float = 600.0  # that one sample, or one batch, may be in work
+    shard: float | None = None
+    nodes: float = 0.0  # to wait for a first node that can hold a worker
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """`workers=0` means this process, without Ray; None fits the pool to the cluster."""
 
@@ -39,6 +56,7 @@ class Resources:
     cpus: float = 1.0  # of one worker
     gpus: float = 0.0  # of one worker
     address: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +68,15 @@ class Done(Generic[Item, Result]):
     error: Exception | None = None
 
 
-def default_resources(workers: int | None, cpus: float | None, gpus: float, address: str | None) -> Resources:
+def default_resources(
+    workers: int | None, cpus: float | None, gpus: float, address: str | None, limits: Limits | None = None
+) -> Resources:
     """Without a cluster and without `workers`: this process. CPUs a worker default to an even share."""
     address = address or os.environ.get("RAY_ADDRESS") or None
     if workers is None and address is None:
         workers = 0
     share = max(1.0, _cores() / workers) if workers and address is None else 1.0
-    return Resources(workers, cpus or float(int(share)), gpus, address)
+    return Resources(workers, cpus or float(int(share)), gpus, address, limits or Limits())
 
 
 def run(
@@ -65,21 +85,35 @@ def run(
     items: Sequence[Item],
     resources: Resources,
     ready: Callable[[], None] = lambda: None,
+    samples: Callable[[Item], Sequence[int]] | None = None,
+    name: str = "run",
 ) -> Iterator[Done[Item, Result]]:
     """Yield each item's outcome as it ends. One that fails or kills its worker never stops the others.
 
     `setup` runs once a worker, and `ready` is called here whenever one is set up; when `setup` fails the run
-    fails at once, with its error. Raises ConfigError when the cluster can never place a worker, ModelError when
-    workers keep dying before they are set up.
+    fails at once, with its error. Where items are `Task`s and `samples` tells the ids in one, a sample that kills
+    its workers, or hangs, is found and left out (`Task.without`); in this process a hang ends the run and a crash
+    ends the process. Raises ConfigError when the cluster can never place a worker, ModelError when workers keep
+    dying before they are set up, or when a sample hangs in this process. Where nothing ends for `STALL_SECONDS`, a
+    warning begins with `name` and says what waits for what.
     """
     if not items:
         return
     if resources.workers == 0:
-        yield from _run_here(setup, work, items, ready)
+        from mmdata.cluster.here import run_here
+
+        yield from run_here(setup, work, items, resources.limits, ready, name)
     else:
         from mmdata.cluster.actors import run_on_ray
 
-        yield from run_on_ray(setup, work, items, resources, ready)
+        yield from run_on_ray(setup, work, items, resources, ready, samples, name)
+
+
+def run_together(work: Callable[[], None], resources: Resources) -> None:
+    """Call `work` in each of some processes that torch.distributed joins; see `mmdata.cluster.together`."""
+    from mmdata.cluster import together
+
+    together.run_together(work, resources)
 
 
 @contextmanager
@@ -91,6 +125,13 @@ def one_connection() -> Iterator[None]:
             yield
         finally:
             _ends.remove(end)
+
+
+def disconnect() -> None:
+    """Let go of the cluster, and end a Ray of our own with all its workers; nothing where there is none."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
 
 
 def kept_until() -> ExitStack | None:
@@ -130,31 +171,6 @@ def setup_error(error: Exception) -> MMDataError:
     problem = ModelError(f"a worker could not be set up: {type(error).__name__}: {error}")
     problem.__cause__ = error
     return problem
-
-
-def _run_here(
-    setup: Callable[[], State],
-    work: Callable[[State, Item], Result],
-    items: Sequence[Item],
-    ready: Callable[[], None],
-) -> Iterator[Done[Item, Result]]:
-    state = attempt("setup", setup)
-    if state.error is not None:
-        raise setup_error(state.error)
-    ready()
-    queue = deque(items)
-    pool = ThreadPoolExecutor(IN_FLIGHT)
-    flying: set[Future[Done[Item, Result]]] = set()
-    try:
-        while queue or flying:
-            while queue and len(flying) < IN_FLIGHT:
-                item = queue.popleft()
-                flying.add(pool.submit(attempt, item, work, state.result, item))
-            ended, flying = wait(flying, return_when=FIRST_COMPLETED)
-            for future in ended:
-                yield future.result()
-    finally:  # who presses Ctrl-C does not wait for the shards in work
-        pool.shutdown(wait=not isinstance(sys.exception(), KeyboardInterrupt), cancel_futures=True)
 
 
 def to_ray_dataset(files: Sequence[str]) -> Any:

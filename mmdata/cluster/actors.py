@@ -1,108 +1,34 @@
-"""The pool of Ray actors, and the loop in the driver that feeds it and survives the death of any of them."""
+"""The loop in the driver that feeds a pool of Ray actors and survives the death of any of them."""
 
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from mmdata.cluster import (
     IN_FLIGHT,
+    LOOK_EVERY,
+    STALL_SECONDS,
     Done,
     Item,
     Resources,
     Result,
     State,
     WorkerDied,
-    allow_threads,
-    attempt,
     setup_error,
 )
-from mmdata.cluster.connect import connected, fit, last_line
+from mmdata.cluster.connect import connected, fit, kills_on, last_line, room
+from mmdata.cluster.metrics import show_workers
+from mmdata.cluster.pool import Pool, Worker
+from mmdata.cluster.task import ATTEMPTS, MOST_LOST, ROUNDS, Order
+from mmdata.cluster.worker import WATCH, Actor
 from mmdata.errors import MMDataError, ModelError
 from mmdata.heap import ENVIRONMENT
+from mmdata.types import Reason
 
-ATTEMPTS = 3  # workers that may die over one item before it is given up
-STALL_SECONDS = 60.0
 log = logging.getLogger(__name__)
-
-
-class _Actor:
-    """What runs in a worker's process, in `IN_FLIGHT` threads."""
-
-    def __init__(self, setup: Callable[[], Any], work: Callable[[Any, Any], Any], cpus: float) -> None:
-        self.setup = setup
-        allow_threads(max(1, int(cpus)))
-        self.work = work
-
-    def ready(self) -> Exception | None:
-        """Set up; the error that ended it, if one did."""
-        done = attempt("setup", self.setup)
-        self.state = done.result
-        return _portable(done.error)
-
-    def run(self, item: Any) -> Done[Any, Any]:
-        done = attempt(item, self.work, self.state, item)
-        return replace(done, error=_portable(done.error))
-
-
-def _portable(error: Exception | None) -> Exception | None:
-    """An error that the driver can load."""
-    if error is None or isinstance(error, MMDataError) or type(error).__module__ == "builtins":
-        return error
-    return MMDataError(repr(error))
-
-
-@dataclass(eq=False)
-class _Worker:
-    """An actor as the driver sees it."""
-
-    actor: Any
-    doing: dict[Any, Any] = field(default_factory=dict)  # ref -> item
-
-
-@dataclass
-class _Pool:
-    """The workers of a run, and the items that wait for them.
-
-    Whatever was in work when a worker died is a suspect from then on, and is done again alone in a worker: so
-    only the first death may count against an item that had no part in it, and that one gives no item up.
-    """
-
-    start: Callable[[], Any]
-    ready: Callable[[], None]
-    size: int
-    queue: deque[Any]
-    suspects: deque[Any] = field(default_factory=deque)
-    deaths: dict[Any, int] = field(default_factory=dict)  # workers that died over an item
-    starting: dict[Any, _Worker] = field(default_factory=dict)  # by ref
-    workers: list[_Worker] = field(default_factory=list)  # that are ready
-    working: dict[Any, _Worker] = field(default_factory=dict)  # by ref
-    failed_starts: int = 0  # in a row
-
-    @property
-    def left(self) -> int:
-        return len(self.queue) + len(self.suspects) + len(self.working)
-
-    def grow(self) -> None:
-        while len(self.starting) + len(self.workers) < min(self.size, self.left):
-            worker = _Worker(self.start())
-            self.starting[worker.actor.ready.remote()] = worker
-
-    def feed(self) -> None:
-        for load in range(IN_FLIGHT):
-            for worker in self.workers:
-                if len(worker.doing) == load and (item := self._next_for(worker)) is not None:
-                    ref = worker.actor.run.remote(item)
-                    worker.doing[ref] = item
-                    self.working[ref] = worker
-
-    def _next_for(self, worker: _Worker) -> Any:
-        if self.suspects and not worker.doing:
-            return self.suspects.popleft()
-        alone = any(item in self.deaths for item in worker.doing.values())
-        return self.queue.popleft() if self.queue and not alone else None
 
 
 def run_on_ray(
@@ -111,13 +37,19 @@ def run_on_ray(
     items: Sequence[Item],
     resources: Resources,
     ready: Callable[[], None],
+    samples: Callable[[Item], Sequence[int]] | None,
+    name: str,
 ) -> Iterator[Done[Item, Result]]:
-    """`mmdata.cluster.run` on actors: they are fitted to the cluster, fed, and replaced when they die."""
-    import ray
+    """`mmdata.cluster.run` on actors: they are fitted to the cluster, fed, watched, and replaced when they die.
 
+    The pool is what was asked for: workers that have no room yet wait for it, which is how an autoscaler learns of
+    them. Where no number was asked it is what the nodes can hold, and follows them when they come and go.
+    """
     with connected(resources.address):
+        import ray
+
         fitted = fit(resources, len(items))
-        actor_class = ray.remote(_Actor).options(
+        actor_class = ray.remote(concurrency_groups={WATCH: 1})(Actor).options(
             num_cpus=fitted.cpus,
             num_gpus=fitted.gpus,
             max_concurrency=IN_FLIGHT,
@@ -126,41 +58,50 @@ def run_on_ray(
             runtime_env={"env_vars": ENVIRONMENT},
         )
         arguments = ray.put(setup), ray.put(work), fitted.cpus  # once, however many workers there are
-        pool = _Pool(lambda: actor_class.remote(*arguments), ready, fitted.workers or 0, deque(items))
+        pool = Pool(
+            start=lambda: actor_class.remote(*arguments),
+            room=lambda: resources.workers or room(fitted),
+            limits=resources.limits,
+            queue=deque(Order(item, samples) for item in items),
+        )
         try:
-            yield from _drive(pool)
+            yield from _drive(pool, ready, name)
         finally:
             for worker in [*pool.workers, *pool.starting.values()]:
-                ray.kill(worker.actor)
+                pool.end(worker)
 
 
-def _drive(pool: _Pool) -> Iterator[Done[Any, Any]]:
+def _drive(pool: Pool, ready: Callable[[], None], name: str) -> Iterator[Done[Any, Any]]:
     import ray
 
     moved = time.monotonic()
     while pool.left:
-        pool.grow()
+        pool.fit()
         pool.feed()
-        ended, _ = ray.wait([*pool.starting, *pool.working], timeout=min(5.0, STALL_SECONDS))
-        if ended:
+        pool.look()
+        show_workers(len(pool.workers), len(pool.starting), pool.waiting)
+        ended, _ = ray.wait(pool.refs, timeout=min(LOOK_EVERY, STALL_SECONDS, pool.limits.sample / 4))
+        if any(ref not in pool.questions for ref in ended):
             moved = time.monotonic()
         elif time.monotonic() - moved > STALL_SECONDS:
             moved = time.monotonic()
-            log.warning("%s", _stall(pool))
+            log.warning("%s: %s", name, _stall(pool))
         for ref in ended:
             if ref in pool.starting:
-                _started(pool, ref)
+                _started(pool, ref, ready)
+            elif ref in pool.questions:
+                _answered(pool, ref)
             elif (done := _ended(pool, ref)) is not None:
                 yield done
 
 
-def _started(pool: _Pool, ref: Any) -> None:
+def _started(pool: Pool, ref: Any, ready: Callable[[], None]) -> None:
     import ray
     from ray.exceptions import RayActorError, RayError
 
     worker = pool.starting.pop(ref)
     try:
-        error = ray.get(ref)
+        told = ray.get(ref)
     except RayActorError as death:
         pool.failed_starts += 1
         if getattr(death, "_actor_init_failed", False):  # mmdata, or what `setup` needs, is not there
@@ -171,42 +112,85 @@ def _started(pool: _Pool, ref: Any) -> None:
         return
     except RayError as problem:
         raise ModelError(f"a worker could not be set up: {last_line(problem)}") from problem
-    if error is not None:
-        ray.kill(worker.actor)
-        raise setup_error(error)
+    if told.error is not None:
+        pool.end(worker)
+        raise setup_error(told.error)
     pool.failed_starts = 0
+    worker.node, worker.kills = told.node, told.kills
     pool.workers.append(worker)
-    pool.ready()
+    ready()
 
 
-def _ended(pool: _Pool, ref: Any) -> Done[Any, Any] | None:
-    """The outcome of an item, or None when its worker died and it is to be done again."""
+def _answered(pool: Pool, ref: Any) -> None:
+    import ray
+    from ray.exceptions import RayError
+
+    worker = pool.questions.pop(ref)
+    try:
+        pool.answered(worker, ray.get(ref))
+    except RayError:  # a dead worker answers nothing; what it had in work tells of it
+        worker.question = None
+
+
+def _ended(pool: Pool, ref: Any) -> Done[Any, Any] | None:
+    """The outcome of an item, or None when it is to be done again."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     worker = pool.working.pop(ref)
-    item = worker.doing.pop(ref)
+    order, _ = worker.doing.pop(ref)
     try:
-        done: Done[Any, Any] = ray.get(ref)
+        done: Done[Any, Any] = replace(ray.get(ref), item=order.item)
     except RayTaskError as problem:
-        return Done(item, error=MMDataError(f"the result of {item} cannot be sent: {last_line(problem)}"))
+        return Done(order.item, error=MMDataError(f"the result of {order} cannot be sent: {last_line(problem)}"))
     except RayError as death:
-        return _died(pool, worker, item, _why(death))
+        return _died(pool, worker, order, death)
+    if order.trials and done.error is None:
+        order.passed()
+        return _again(pool, order)
     return done
 
 
-def _died(pool: _Pool, worker: _Worker, item: Any, why: str) -> Done[Any, Any] | None:
-    import ray
-
+def _died(pool: Pool, worker: Worker, order: Order, death: Exception) -> Done[Any, Any] | None:
     if worker in pool.workers:
-        pool.workers.remove(worker)
-        ray.kill(worker.actor)  # it may only be out of reach
-    pool.deaths[item] = pool.deaths.get(item, 0) + 1
-    log.warning("a worker died over %s (%d of %d): %s", item, pool.deaths[item], ATTEMPTS, why)
-    if pool.deaths[item] < ATTEMPTS:
-        pool.suspects.append(item)
+        pool.end(worker)  # it may only be out of reach
+    if worker.blame is not None and worker.blame.order is not order:
+        pool.queue.appendleft(order)  # a neighbour's doing, for certain
         return None
-    return Done(item, error=WorkerDied(f"{item} killed {ATTEMPTS} workers; the last: {why}"))
+    order.last = worker.blame.why if worker.blame else _why(death)
+    log.warning("a worker died over %s: %s", order, order.last)
+    lost = len(order.lost)
+    if worker.blame is not None and len(worker.blame.samples) == 1:
+        order.late(worker.blame.samples[0])
+    else:
+        order.died(Reason.TIMEOUT if worker.blame else _reason(worker, order, death))
+    for sample in list(order.lost)[lost:]:
+        log.warning("sample %d of shard %s is left out: %s", sample, order.item, order.lost[sample])
+    return _again(pool, order)
+
+
+def _again(pool: Pool, order: Order) -> Done[Any, Any] | None:
+    if not order.hopeless:
+        pool.suspects.append(order)
+        return None
+    last = f"; the last: {order.last}"
+    told = f"{order.item} killed {ATTEMPTS} workers{last}"
+    if order.rounds >= ROUNDS:
+        told = (
+            f"{order.item} kills its workers, and none of its samples does so by itself{last}; give a worker more "
+            "memory, or make batches and shards smaller"
+        )
+    elif order.lost:
+        told = f"more than {MOST_LOST} samples of {order.item} kill or hang a worker, so it is not the samples{last}"
+    return Done(order.item, error=WorkerDied(told))
+
+
+def _reason(worker: Worker, order: Order, death: Exception) -> Reason:
+    """Memory, where Ray or the kernel of that machine says so; it is asked where a sample is at stake."""
+    if "OUT_OF_MEMORY" in str(death):
+        return Reason.OOM
+    at_stake = bool(order.trials) and len(order.trials[0]) == 1
+    return Reason.OOM if at_stake and kills_on(worker.node) > worker.kills else Reason.CRASH
 
 
 def _why(death: Exception) -> str:
@@ -216,13 +200,13 @@ def _why(death: Exception) -> str:
     return told.partition(" Some common causes")[0]
 
 
-def _stall(pool: _Pool) -> str:
+def _stall(pool: Pool) -> str:
     import ray
 
-    doing = ", ".join(str(item) for worker in pool.workers for item in worker.doing.values())
+    doing = ", ".join(str(order) for worker in pool.workers for order, _ in worker.doing.values())
     free = ray.available_resources()
     return (
         f"nothing ended for {STALL_SECONDS:g} s: {len(pool.workers)} workers ready, {len(pool.starting)} waiting to "
         f"start (free: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs), "
-        f"{len(pool.queue) + len(pool.suspects)} shards queued, in work: {doing or 'nothing'}"
+        f"{pool.waiting} shards queued, in work: {doing or 'nothing'}"
     )

@@ -10,6 +10,7 @@ from mmdata.config.learn import (
     TrainConfig,
 )
 from mmdata.config.load import Config, check, load
+from mmdata.config.serve import ServeConfig
 
 __all__ = [
     "AlignConfig",
@@ -22,6 +23,7 @@ __all__ = [
     "PredictConfig",
     "ProbeConfig",
     "ProjectConfig",
+    "ServeConfig",
     "ShardConfig",
     "SweepConfig",
     "TrainConfig",

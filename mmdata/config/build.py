@@ -22,6 +22,8 @@ class ShardConfig(Job):
     require: tuple[Modality, ...] = Field((), description="a sample without one of these is a reject")
     validate_media: bool = Field(True, description="decode every part once")
     dedup: Literal["none", "exact"] = "none"
+    salvage: bool = Field(False, description="take what is whole of damaged tars, and count the rest")
+    outside: bool = Field(False, description="the paths of a table may lead outside of its folder")
 
     @model_validator(mode="after")
     def _can_have_what_it_requires(self) -> "ShardConfig":
@@ -36,8 +38,8 @@ class ShardConfig(Job):
 
     def plan_options(self) -> dict[str, Any]:
         """What decides the content of the shards, as JSON types."""
-        names = ("columns", "samples_per_shard", "shard_size", "shuffle", "modalities", "require", "dedup")
-        return {name: self.model_dump(mode="json")[name] for name in (*names, "validate_media")}
+        names = ("columns", "samples_per_shard", "shard_size", "shuffle", "modalities", "require", "dedup", "salvage")
+        return {name: self.model_dump(mode="json")[name] for name in (*names, "outside", "validate_media")}
 
 
 class ExtractConfig(Job):

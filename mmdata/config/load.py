@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from mmdata.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
+MAX_VALUES = 100_000
 
 
 def load(
@@ -42,11 +43,23 @@ def check(model: type[Config], values: Mapping[str, Any], where: str) -> Config:
 def _read(path: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        size = _size(values, {})
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if size > MAX_VALUES:
+        raise ConfigError(f"{path} has {size} values once its aliases are written out, limit {MAX_VALUES}")
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values")
     return values
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, each alias counted as often as it is used: a few lines can make a billion."""
+    if id(value) not in known:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        known[id(value)] = MAX_VALUES + 1  # while it is being counted: a list that holds itself has no end
+        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
+    return known[id(value)]
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:

@@ -34,4 +34,7 @@ class Job(Run):
     cpus_per_worker: float | None = Field(None, gt=0)
     gpus_per_worker: float | None = Field(None, ge=0)
     ray_address: str | None = Field(None, description="of a running cluster; default: RAY_ADDRESS")
+    sample_timeout: float = Field(600.0, gt=0, description="seconds that a sample, or a batch, may be in work")
+    shard_timeout: float | None = Field(None, gt=0, description="seconds of a shard; default: no limit")
+    wait_for_nodes: float = Field(0.0, ge=0, description="seconds that an autoscaler has for the first worker")
     max_reject_rate: Rate = Field(0.05, description="above it the job ends with exit code 3")

@@ -43,12 +43,20 @@ def kind_of(source: str) -> str:
     return "table" if suffix in TABLE_SUFFIXES else "folder"
 
 
-def open_corpus(source: str, kind: str, columns: dict[str, str]) -> Corpus:
-    """The corpus at `source`. `columns` names the columns of a table that hold key, image, audio and text."""
+def open_corpus(
+    source: str, kind: str, columns: dict[str, str], salvage: bool = False, outside: bool = False
+) -> Corpus:
+    """The corpus at `source`. `columns` names the columns of a table that hold key, image, audio and text.
+
+    With `salvage`, what is whole of damaged tars is taken. A table is data: it leads to files below its own folder
+    alone, but with `outside`.
+    """
     if kind not in KINDS:
         raise ConfigError(f"no corpus kind {kind!r}; there are: {', '.join(KINDS)}")
+    if salvage and kind != "webdataset":
+        raise ConfigError(f"--salvage is for tars, and {source} is a {kind}")
     module: Any = import_module(KINDS[kind])
-    return module.open_corpus(source, columns)  # type: ignore[no-any-return]
+    return module.open_corpus(source, columns, salvage, outside)  # type: ignore[no-any-return]
 
 
 def left_out(row: dict[str, Any], problem: Rejected) -> Reject:

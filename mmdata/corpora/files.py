@@ -54,16 +54,27 @@ def suffix_of(modality: Modality, path: str | None, data: bytes) -> str:
     raise Rejected(Reason.UNSUPPORTED, f"neither its name nor its first bytes say what kind of {modality} it is")
 
 
+def check_below(store: Store, path: str | None) -> None:
+    """Rejected unless a path that stands in a table leads below the table's folder, whatever it is written like."""
+    if path is None or (store.local is not None and "://" in path):
+        return  # nothing, or what is never fetched
+    if store.local is not None:
+        is_below = os.path.normpath(os.path.join(store.url, path)).startswith(f"{store.url.rstrip('/')}/")  # noqa: PTH118
+    else:
+        is_below = ".." not in path.split("/") and not path.startswith("/")
+        is_below = is_below and ("://" not in path or path.startswith(f"{store.url}/"))
+    if not is_below:
+        raise Rejected(Reason.OUTSIDE, f"{path} is not below the table's folder; --outside if you trust the table")
+
+
 def read_reference(store: Store, path: str) -> bytes:
-    """The file at a path that stands in a table: below the table's folder, or absolute if that is local."""
+    """The file at a path that stands in a table, relative to the table's folder or full."""
     if "://" in path and path.partition("://")[0] != store.url.partition("://")[0]:
         raise Rejected(Reason.UNSUPPORTED, f"{path} is not in the store of its table; references are not fetched")
     try:
         if "://" in path:
             folder, _, name = path.rpartition("/")
             return Store(folder).read(name)
-        if store.local is None and (path.startswith("/") or ".." in path.split("/")):
-            raise Rejected(Reason.UNSUPPORTED, f"{path} points outside the table's folder")
         if store.local is not None and (store.local / path).exists() and not (store.local / path).is_file():
             raise Rejected(Reason.UNSUPPORTED, f"{path} is not a file")
         return store.read(path)

@@ -82,8 +82,8 @@ def _hint(ignored: Mapping[str, int]) -> str:
     return "; for tars write the source as '.../*.tar'" if ".tar" in ignored else ""
 
 
-def open_corpus(source: str, columns: dict[str, str]) -> Folder:
-    """The corpus of a folder or prefix; `columns` is for tables and not used."""
+def open_corpus(source: str, columns: dict[str, str], salvage: bool, outside: bool) -> Folder:
+    """The corpus of a folder or prefix; the rest is for tables and tars and not used."""
     return Folder(source)
 
 

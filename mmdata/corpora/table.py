@@ -13,10 +13,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from mmdata.corpora import left_out, scan_table
-from mmdata.corpora.files import matches, read_reference, suffix_of
+from mmdata.corpora.files import check_below, matches, read_reference, suffix_of
 from mmdata.errors import ConfigError, Damage, NotFound
 from mmdata.storage.store import Store
-from mmdata.storage.tables import as_json
+from mmdata.storage.tables import BROKEN, as_json
 from mmdata.types import Modality, Part, Reason, Reject, Rejected, Sample
 
 GUESSES = {
@@ -49,10 +49,11 @@ class _Group:
 
 
 class Table:
-    def __init__(self, url: str, pattern: str, columns: dict[str, str]) -> None:
+    def __init__(self, url: str, pattern: str, columns: dict[str, str], outside: bool) -> None:
         self.store = Store(url)
         self.pattern = pattern
         self.columns = columns
+        self.outside = outside
 
     def scan(self) -> tuple[pa.Table, dict[str, int]]:
         """Reads everything but bytes. ConfigError when no column holds an image, a sound or a text."""
@@ -100,12 +101,18 @@ class Table:
             row["key"] = f"{prefix}{group.number:03d}{number:06d}" if key in (None, "") else str(key)
             try:
                 row["text"] = _as_text(record.get(roles.get("text", "")))
-                row |= {f"{m}_path": _as_path(m, record.get(roles.get(m, ""))) for m in MEDIA}
+                row |= {f"{m}_path": self._path(m, record.get(roles.get(m, ""))) for m in MEDIA}
             except Rejected as problem:
                 row |= {"reason": problem.reason.value, "message": problem.message}
             row["bytes"] = group.cell_bytes + len(row.get("text") or "")
             row["metadata"] = as_json({n: record[n] for n in other if record.get(n) is not None})
             yield row
+
+    def _path(self, modality: Modality, cell: Any) -> str | None:
+        path = _as_path(modality, cell)
+        if not self.outside:
+            check_below(self.store, path)
+        return path
 
     def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
         """Reads the cells or files of each row, one row group of bytes at a time."""
@@ -132,7 +139,7 @@ class Table:
             held = frozenset(field.name for field in schema if _holds_bytes(field.type))
             roles = _roles(schema.names, held, self.columns)
             heavy = {m: roles[m] for m in MEDIA if roles.get(m) in held}
-            table = parquet.read_row_group(row["row_group"], columns=list(heavy.values()), use_threads=False)
+            table = _row_group(parquet, row["row_group"], list(heavy.values()), row["table"])
             return {m: table[name] for m, name in heavy.items()}
 
     def _sample(self, row: dict[str, Any], cells: dict[str, Any]) -> Sample:
@@ -140,7 +147,7 @@ class Table:
         for modality in MEDIA:
             cell = cells.get(modality)
             data = cell.get("bytes") if isinstance(cell, dict) else cell
-            path = _as_path(modality, cell) if isinstance(cell, dict) else row[f"{modality}_path"]
+            path = self._path(modality, cell) if isinstance(cell, dict) else row[f"{modality}_path"]
             if data is None and path is not None:
                 data = read_reference(self.store, path)
             if data is not None:
@@ -150,10 +157,14 @@ class Table:
         return Sample(row["id"], row["key"], row["source"], parts, orjson.loads(row["metadata"]))
 
 
-def open_corpus(source: str, columns: dict[str, str]) -> Table:
-    """A table, or several: the last part of the path may be a pattern such as `part-*.parquet`."""
+def open_corpus(source: str, columns: dict[str, str], salvage: bool, outside: bool) -> Table:
+    """A table, or several: the last part of the path may be a pattern such as `part-*.parquet`.
+
+    A row that refers to a file that is not below the table's folder is a reject, but with `outside`. `salvage` is
+    for tars and not used.
+    """
     url, _, pattern = source.rpartition("/")
-    return Table(url or ".", pattern, columns)
+    return Table(url or ".", pattern, columns, outside)
 
 
 def _as_text(value: Any) -> str | None:
@@ -182,14 +193,16 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 def _open_parquet(file: Any, where: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise ConfigError(f"{where} is not a Parquet file: {error}") from error
 
 
 def _row_group(parquet: pq.ParquetFile, number: int, columns: list[str], where: str) -> pa.Table:
     try:
-        return parquet.read_row_group(number, columns=columns)
-    except (pa.ArrowException, OSError) as error:
+        table = parquet.read_row_group(number, columns=columns, use_threads=False)
+        table.validate(full=True)  # that strings are UTF-8
+        return table
+    except BROKEN as error:
         raise Damage(f"{where}: row group {number} is damaged: {error}") from error
 
 
@@ -198,6 +211,7 @@ def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
         records = list(_json_lines(data, where))
         names = list(dict.fromkeys(name for record in records for name in record))
         return _Group(0, names, records, frozenset(), 0)
+    _check_utf8(data, where)
     own = {*asked.values(), *(name for names in GUESSES.values() for name in names)}
     try:
         table = pyarrow.csv.read_csv(
@@ -212,6 +226,17 @@ def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
         raise ConfigError(f"{where} cannot be read as a table: {error}") from error
     records = [{n: None if v == "" else v for n, v in record.items()} for record in table.to_pylist()]
     return _Group(0, table.column_names, records, frozenset(), 0)
+
+
+def _check_utf8(data: bytes, where: str) -> None:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{where}: line {line} is not UTF-8 ({error.reason}, byte {error.start}); if it is Latin-1: "
+            f"iconv -f latin1 -t utf-8 {where} > utf8{where[where.rfind('.') :]}"
+        ) from error
 
 
 def _json_lines(data: bytes, where: str) -> Iterator[dict[str, Any]]:

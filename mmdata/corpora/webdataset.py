@@ -1,8 +1,9 @@
 """Existing WebDataset tars, read strictly: members are found by header and grouped by key, adjacent or not."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -10,8 +11,8 @@ from mmdata.corpora import left_out, scan_table
 from mmdata.corpora.files import matches, readable
 from mmdata.corpora.folder import PARTS, read_metadata
 from mmdata.errors import NotFound
-from mmdata.storage.store import Store
-from mmdata.storage.tar import Member, scan
+from mmdata.storage.store import FileInfo, Store
+from mmdata.storage.tar import Hole, Member, salvage, scan
 from mmdata.types import SUFFIXES, Modality, Part, Reason, Reject, Rejected, Sample
 
 COLUMNS = [
@@ -22,24 +23,43 @@ COLUMNS = [
 ]
 
 
+NUMBER = re.compile(r"\d{9,}")
+LARGEST_JSON = 16 << 20  # bytes, of one that is read for its key
+
+
 class Tars:
-    def __init__(self, url: str, pattern: str) -> None:
+    def __init__(self, url: str, pattern: str, salvage: bool) -> None:
         self.store = Store(url)
         self.pattern = pattern
+        self.salvage = salvage
 
     def scan(self) -> tuple[pa.Table, dict[str, int]]:
-        """Reads the headers of every tar. Damage, naming tar and offset, when one is not whole."""
+        """Reads the headers of every tar, and of tars of our own the keys.
+
+        Damage, naming tar and offset, when one is not whole; with `salvage` that is a marked row for each hole.
+        Where a key is in two tars, all keys get the name of their tar before them.
+        """
         rows: list[dict[str, Any]] = []
         ignored: Counter[str] = Counter()
         tars = [info for info in self.store.list_here() if matches(info.path, self.pattern)]
         if not tars:
             raise NotFound(f"no tar matches {self.store.where(self.pattern)}")
         for info in tars:
-            with self.store.open(info.path) as file:
-                members = list(scan(file, info.size, self.store.where(info.path)))
             base = {"tar": info.path, "tar_version": info.version}
-            rows += [row | base for row in _rows(info.path, members, ignored)]
+            with self.store.open(info.path) as file:
+                members, holes = self._members(file, info)
+                found = _rows(info.path, members, ignored)
+                for row in found:
+                    _take_own_key(row, file)
+            rows += [row | base for row in [*found, *(_lost(info.path, hole) for hole in holes)]]
+        _tell_apart(rows)
         return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
+
+    def _members(self, file: BinaryIO, info: FileInfo) -> tuple[list[Member], list[Hole]]:
+        if not self.salvage:
+            return list(scan(file, info.size, self.store.where(info.path))), []
+        found = list(salvage(file, info.size))
+        return [one for one in found if isinstance(one, Member)], [one for one in found if isinstance(one, Hole)]
 
     def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
         """Reads the members of each row; a tar that has changed since the scan is a reject of its rows."""
@@ -62,14 +82,18 @@ class Tars:
             if row[f"{part}_suffix"] is not None
         }
         metadata, notes = read_metadata(row, found.pop("json", None))
+        metadata = metadata["metadata"] if _is_own(metadata) else metadata
         parts = {Modality(part): Part(row[f"{part}_suffix"], data) for part, data in found.items()}
         return Sample(row["id"], row["key"], row["source"], parts, metadata, notes)
 
 
-def open_corpus(source: str, columns: dict[str, str]) -> Tars:
-    """A tar, or several: the last part of the path may be a pattern such as `train-*.tar`."""
+def open_corpus(source: str, columns: dict[str, str], salvage: bool, outside: bool) -> Tars:
+    """A tar, or several: the last part of the path may be a pattern such as `train-*.tar`.
+
+    `columns` and `outside` are for tables and not used.
+    """
     url, _, pattern = source.rpartition("/")
-    return Tars(url or ".", pattern)
+    return Tars(url or ".", pattern, salvage)
 
 
 def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[str, Any]]:
@@ -78,6 +102,9 @@ def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[s
     named = [(member, *_name(member)) for member in members]
     plain = {(key, part) for _, key, suffix, part in named if "." not in suffix}
     for member, key, suffix, part in named:
+        if member.kind != "file":
+            ignored[member.kind] += 1
+            continue
         is_hidden = not key or key.endswith("/")
         if part is None or is_hidden:
             ignored["hidden" if is_hidden else "." + suffix if suffix else "no suffix"] += 1
@@ -93,6 +120,40 @@ def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[s
         row |= {f"{part}_suffix": kind, f"{part}_offset": member.offset, f"{part}_size": member.size}
         row["bytes"] += member.size
     return [*rows.values(), *surplus]
+
+
+def _take_own_key(row: dict[str, Any], file: BinaryIO) -> None:
+    """In a shard of mmdata the names are numbers; the key is in the .json."""
+    if row.get("json_suffix") is None or not NUMBER.fullmatch(row["key"]) or row["json_size"] > LARGEST_JSON:
+        return
+    file.seek(row["json_offset"])
+    about, _ = read_metadata(row | {"id": 0}, file.read(row["json_size"]))
+    if _is_own(about):
+        row["key"] = str(about["key"])
+
+
+def _is_own(about: dict[str, Any]) -> bool:
+    return about.keys() == {"key", "source", "metadata"} and isinstance(about["metadata"], dict)
+
+
+def _tell_apart(rows: list[dict[str, Any]]) -> None:
+    """Tars that number their samples each from nought on have samples of the same name that are not the same."""
+    tars: dict[str, str] = {}
+    if all(tars.setdefault(row["key"], row["tar"]) == row["tar"] for row in rows):
+        return
+    for row in rows:
+        if row.get("reason") is None:
+            row["key"] = f"{row['tar'].removesuffix('.tar')}/{row['key']}"
+
+
+def _lost(tar: str, hole: Hole) -> dict[str, Any]:
+    return {
+        "key": f"{tar}@{hole.start}",
+        "source": f"{tar}@{hole.start}",
+        "bytes": 0,
+        "reason": Reason.DAMAGED.value,
+        "message": f"{hole}; {hole.end - hole.start} bytes passed over",
+    }
 
 
 def _name(member: Member) -> tuple[str, str, str | None]:

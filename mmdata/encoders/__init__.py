@@ -132,10 +132,18 @@ def load_encoder(card: EncoderCard, device: str = "cpu") -> Encoder:
 
 def encode_one(encoder: Encoder, value: Any) -> NDArray[np.float32]:
     """One decoded part to `(1, dim) float32`, its windows pooled by their mean. Raises Rejected for one it refuses."""
-    inputs = encoder.prepare(value)
-    vectors = encoder.encode([ready.data for ready in inputs])
-    lengths = np.array([ready.length for ready in inputs])
-    return pool_windows(vectors, lengths, np.array([0]), normalised=encoder.card.normalised)
+    return encode_many(encoder, [encoder.prepare(value)])
+
+
+def encode_many(encoder: Encoder, prepared: Sequence[Sequence[Prepared]]) -> NDArray[np.float32]:
+    """n inputs with their windows to `(n, dim) float32`, n >= 1, the windows of each pooled by their mean."""
+    inputs = [window for windows in prepared for window in windows]
+    size = encoder.batch_size
+    batches = [[window.data for window in inputs[first : first + size]] for first in range(0, len(inputs), size)]
+    vectors = np.concatenate([encoder.encode(batch) for batch in batches])
+    lengths = np.array([window.length for window in inputs])
+    firsts = np.cumsum([0, *(len(windows) for windows in prepared[:-1])])
+    return pool_windows(vectors, lengths, firsts, normalised=encoder.card.normalised)
 
 
 def pool_windows(

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from mmdata.crash import point
 from mmdata.errors import ConfigError, Conflict, Damage, NotFound, conflict
 from mmdata.fusion.pack import Pack
 from mmdata.storage.dataset import Dataset, head_folder
 from mmdata.storage.features import card_from_json, card_to_json
+from mmdata.storage.sealed import proof, seal, unseal
 from mmdata.storage.store import sha256
 from mmdata.types import EncoderCard, Modality
 
@@ -116,6 +118,11 @@ def write_head(dataset: Dataset, head: Head, metrics: dict[str, Any], files: dic
     """
     folder = head_folder(head.name)
     data = save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in head.tensors.items()})
+    beside = {
+        "head.safetensors": data,
+        "metrics.json": seal(metrics),
+        **(files or {}),
+    }
     facts = {
         "name": head.name,
         "sha256": sha256(data),
@@ -124,14 +131,16 @@ def write_head(dataset: Dataset, head: Head, metrics: dict[str, Any], files: dic
         "outputs": head.outputs,
         "made_from": head.made_from,
         "model": head.model,
+        "files": proof(beside),
     }
+    point("head.write")
     if dataset.store.info(f"{folder}/head.json"):
         dataset.store.delete(f"{folder}/head.json")
-    dataset.store.replace(f"{folder}/head.safetensors", data)
-    dataset.store.replace(f"{folder}/metrics.json", orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
-    for name, content in (files or {}).items():
+    for name, content in beside.items():
         dataset.store.replace(f"{folder}/{name}", content)
-    dataset.store.replace(f"{folder}/head.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+    point("head.files_written")
+    dataset.store.replace(f"{folder}/head.json", seal(facts))
+    point("head.written")
     return read_head(dataset, head.name)
 
 
@@ -146,7 +155,8 @@ def read_head(dataset: Dataset, name: str) -> Head:
     data = dataset.store.read(f"{folder}/head.safetensors")
     where = dataset.store.where(folder)
     try:
-        facts = orjson.loads(about)
+        facts = unseal(about, f"{where}/head.json", AGAIN)
+        del facts["files"]
         if sha256(data) != facts["sha256"]:
             raise Damage(f"{where}/head.safetensors is not the file that head.json names; {AGAIN}")
         cards = {name: card_from_json(orjson.dumps(card), where) for name, card in facts.pop("inputs").items()}
@@ -169,5 +179,5 @@ def find_head(dataset: Dataset, name: str, made_from: dict[str, Any]) -> Head | 
 
 def read_metrics(dataset: Dataset, name: str) -> dict[str, Any]:
     """What the report of a head says."""
-    metrics: dict[str, Any] = orjson.loads(dataset.store.read(f"{head_folder(name)}/metrics.json"))
-    return metrics
+    path = f"{head_folder(name)}/metrics.json"
+    return unseal(dataset.store.read(path), dataset.store.where(path), AGAIN)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmdata.cluster import Resources, run
+from mmdata.crash import point
 from mmdata.errors import Damage
 from mmdata.retrieval.kinds import empty_store
 from mmdata.retrieval.metric import ready, unusable
@@ -111,6 +112,7 @@ def _make_part(state: _State, shard: str) -> Part:
     files["arrow"] = to_bytes(about(table, shard).filter(pa.array(keep)))
     for suffix, data in files.items():
         recipe.dataset.store.replace(f"{recipe.folder}/parts/{shard}.{suffix}", data)
+    point("index.part")
     left_out = {reason.value: int((mask & ~deleted).sum()) for reason, mask in bad.items()}
     return Part(
         shard=shard,

@@ -17,11 +17,13 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from mmdata.crash import point
 from mmdata.errors import Conflict, Damage, NotFound
 from mmdata.retrieval.rows import ROWS, open_rows
 from mmdata.retrieval.vector_index import VectorIndex
 from mmdata.storage.dataset import Dataset, index_folder
 from mmdata.storage.features import card_from_json, card_to_json
+from mmdata.storage.sealed import proof, seal, unseal
 from mmdata.types import EncoderCard
 
 AGAIN = "make it again: mmdata index ... --overwrite"
@@ -69,7 +71,8 @@ def read_facts(dataset: Dataset, name: str) -> tuple[IndexFacts, EncoderCard]:
         there = ", ".join(index_names(dataset)) or "none yet: run mmdata index"
         raise NotFound(f"{dataset.url} has no index {name!r}; there are: {there}") from error
     try:
-        about = orjson.loads(data)
+        about = unseal(data, dataset.store.where(path), AGAIN)
+        del about["outputs"]
         card = card_from_json(orjson.dumps(about.pop("encoder")), dataset.store.where(path))
         files = {file: File(**facts) for file, facts in about.pop("files").items()}
         return IndexFacts(**about, files=files), card
@@ -88,6 +91,7 @@ def claim(dataset: Dataset, name: str) -> str:
     number = max([0, *_generations(dataset, name)]) + 1
     while not dataset.store.create(f"{folder_of(name, number)}/building", b""):
         number += 1
+    point("index.claimed")
     return folder_of(name, number)
 
 
@@ -140,12 +144,22 @@ def publish(dataset: Dataset, folder: str, facts: IndexFacts, card: EncoderCard,
         raise Conflict(f"another run has changed the index {facts.name!r} meanwhile; run the same command again")
     named = replace(facts, generation=folder.rpartition("/")[2])
     about = {**asdict(named), "encoder": orjson.loads(card_to_json(card))}
-    dataset.store.replace(path, orjson.dumps(about, option=orjson.OPT_INDENT_2))
     dataset.store.delete(f"{folder}/building")
+    point("index.publish")
+    dataset.store.replace(path, seal({**about, "outputs": _outputs(dataset, folder, named)}))
+    point("index.published")
     for number in _generations(dataset, facts.name):
         if number < int(before or named.generation):
             remove(dataset, folder_of(facts.name, number))
     return named
+
+
+def _outputs(dataset: Dataset, folder: str, facts: IndexFacts) -> dict[str, Any]:
+    """Every file of the generation, below the folder of the index, with its size and hash."""
+    known = {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in facts.files.items()}
+    names = [info.path.rpartition("/")[2] for info in dataset.store.list(folder)]
+    small = {name: dataset.store.read(f"{folder}/{name}") for name in names if name not in known and "#" not in name}
+    return {f"{facts.generation}/{name}": entry for name, entry in (known | proof(small)).items()}
 
 
 def _current(dataset: Dataset, name: str) -> str:

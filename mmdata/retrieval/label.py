@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import faiss
 
+from mmdata.crash import point, tear
 from mmdata.retrieval.build import Recipe
 from mmdata.retrieval.generation import IndexFacts, LocalFiles, describe_files, read_facts, workspace
 from mmdata.retrieval.kinds import KINDS, Terms
@@ -16,6 +17,7 @@ from mmdata.retrieval.rows import ROWS, write_rows
 from mmdata.retrieval.sample import sibling_queries
 from mmdata.retrieval.vector_index import INDEX, VectorIndex
 from mmdata.storage.dataset import Dataset
+from mmdata.storage.store import translated
 from mmdata.types import EncoderCard
 
 DRIFT = 0.5  # rows that came and went, over the rows that an index was made for: beyond it a rebuild is due
@@ -27,10 +29,13 @@ def finish(recipe: Recipe, name: str, made: Made, terms: Terms, since: float) ->
     dataset, card = recipe.dataset, recipe.features.card
     tuned = tune(made.index, recipe.kind, probes(dataset, card, made.index, terms.seed + TUNING), terms.min_recall)
     recall = recalls(made.index, probes(dataset, card, made.index, terms.seed + LABEL), tuned.parameters)
-    with workspace(dataset, recipe.folder) as path:
+    with translated(dataset.store.where(recipe.folder)), workspace(dataset, recipe.folder) as path:
+        tear("index.vectors_torn", 1 << 10)
         names = made.index.save(path)
+        point("index.vectors_written")
         write_rows(path / ROWS, made.tables)
         files = describe_files(path, [*names, ROWS])
+    point("index.files_written")
     write_parts(recipe, made)
     for info in dataset.store.list(f"{recipe.folder}/parts"):
         dataset.store.delete(info.path)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmdata.cluster import Resources
+from mmdata.crash import point
 from mmdata.errors import NotFound
 from mmdata.retrieval.build import TRAINED, Part, Recipe, load_trained, make_parts, merge_parts, save_trained
 from mmdata.retrieval.generation import IndexFacts, LocalFiles, folder_of
@@ -42,9 +43,11 @@ def build(recipe: Recipe, rows: int, terms: Terms, resources: Resources, told: T
     sample = draw(recipe.features, wanted, recipe.metric, terms.seed)
     learned = trained(recipe.kind, recipe.metric, recipe.features.card.dtype, rows, sample, terms.seed)
     save_trained(recipe.dataset, recipe.folder, learned)
+    point("index.trained")
     index = load_trained(recipe)
     parts = make_parts(recipe, list(recipe.features.receipts), resources, told)
     tables = merge_parts(recipe, index, parts)
+    point("index.merged")
     return Made(index, tables, parts, sum(part.rows for part in parts), 0)
 
 

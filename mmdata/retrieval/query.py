@@ -1,6 +1,7 @@
 """A query of any modality to a vector in the space of an index, or a refusal that names both sides."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmdata.encoders import Encoder, Request, decode_options, describe, encode_one, load_encoder
+from mmdata.encoders import Encoder, Prepared, Request, decode_options, describe, encode_many, load_encoder
 from mmdata.encoders.families import is_code_of_its_own
-from mmdata.errors import ConfigError, Conflict, ModelError
+from mmdata.errors import ConfigError, Conflict, MMDataError, ModelError
 from mmdata.fusion.heads import Tower, read_head
 from mmdata.media import decode
 from mmdata.storage.dataset import Dataset
@@ -22,10 +23,28 @@ from mmdata.types import EncoderCard, Modality, Rejected
 HEAD = "head:"
 
 
-class QueryEncoder:
-    """Takes queries of one modality into the space of `card`; keeps its model for the next query."""
+class Models:
+    """The encoders of queries, each loaded once and shared by the indexes that need it."""
 
-    def __init__(self, dataset: Dataset, card: EncoderCard, modality: Modality, spec: str | None = None) -> None:
+    def __init__(self) -> None:
+        self._loaded: dict[str, Encoder] = {}
+        self._lock = threading.Lock()
+
+    def load(self, card: EncoderCard) -> Encoder:
+        """The encoder of a card, in fp32: one query is fast enough with it."""
+        exact = replace(card, precision="fp32")
+        with self._lock:
+            if exact.fingerprint not in self._loaded:
+                self._loaded[exact.fingerprint] = load_encoder(exact)
+            return self._loaded[exact.fingerprint]
+
+
+class QueryEncoder:
+    """Takes queries of one modality into the space of `card`."""
+
+    def __init__(
+        self, dataset: Dataset, card: EncoderCard, modality: Modality, models: Models, spec: str | None = None
+    ) -> None:
         self.modality = modality
         self.tower: Tower | None = None
         given = spec
@@ -48,17 +67,37 @@ class QueryEncoder:
             raise Conflict(f"{_brief(writes)} cannot query {_brief(card)}: vectors of two spaces are not comparable")
         if runs.modality is not modality:
             raise ConfigError(f"{spec} encodes {runs.modality}, not {modality}")
-        self.encoder: Encoder = load_encoder(replace(runs, precision="fp32"))  # one query: exact is fast enough
+        self.encoder = models.load(runs)
 
     def encode(self, data: bytes) -> NDArray[np.float32]:
         """One query, as the bytes of a file, to `(1, dim)`. Raises ConfigError when it cannot be decoded."""
+        (found,) = self.encode_each([data])
+        if isinstance(found, MMDataError):
+            raise found
+        return found
+
+    def encode_each(self, queries: Sequence[bytes]) -> list[NDArray[np.float32] | MMDataError]:
+        """Several queries together: for each what `encode` gives, or the error that it raises."""
+        prepared = [self._prepare(data) for data in queries]
+        good = [windows for windows in prepared if not isinstance(windows, MMDataError)]
+        vectors = iter(self._vectors(good) if good else ())
+        return [windows if isinstance(windows, MMDataError) else next(vectors) for windows in prepared]
+
+    def _prepare(self, data: bytes) -> Sequence[Prepared] | MMDataError:
         try:
-            vector = encode_one(self.encoder, decode(self.modality, data, **decode_options(self.encoder.card)).value)
+            return self.encoder.prepare(decode(self.modality, data, **decode_options(self.encoder.card)).value)
         except Rejected as problem:
-            raise ConfigError(f"the {self.modality} query cannot be used: {problem.message}") from problem
-        if not np.isfinite(vector).all() or not vector.any():
-            raise ModelError(f"{self.encoder.card.spec} gave no usable vector for this query")
-        return self.tower.project(vector) if self.tower else vector
+            return ConfigError(f"the {self.modality} query cannot be used: {problem.message}")
+
+    def _vectors(self, prepared: Sequence[Sequence[Prepared]]) -> Iterator[NDArray[np.float32] | MMDataError]:
+        vectors = encode_many(self.encoder, prepared)
+        usable: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
+        for row, good in enumerate(usable):
+            vector = vectors[row : row + 1]
+            if good:
+                yield self.tower.project(vector) if self.tower else vector
+            else:
+                yield ModelError(f"{self.encoder.card.spec} gave no usable vector for this query")
 
 
 def _check_trust(spec: str, given: str | None) -> None:

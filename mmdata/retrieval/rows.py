@@ -38,6 +38,18 @@ def open_rows(path: Path) -> pa.Table:
         raise Damage(f"{path} is damaged: {error}") from error
 
 
+def take(rows: pa.Table, numbers: NDArray[np.int64]) -> pa.Table:
+    """Rows by their numbers, in this order. Only they are touched: `Table.take` copies whole columns of text."""
+    batches = [batch for batch in rows.to_batches() if len(batch)]
+    if not len(numbers) or not batches:
+        return rows.slice(0, 0)
+    starts = np.cumsum([0, *(len(batch) for batch in batches)])
+    homes = np.searchsorted(starts, numbers, side="right") - 1
+    order = np.argsort(homes, kind="stable")
+    pieces = [batches[home].take(pa.array(numbers[homes == home] - starts[home])) for home in np.unique(homes)]
+    return pa.Table.from_batches(pieces).combine_chunks().take(pa.array(np.argsort(order, kind="stable")))
+
+
 def to_bytes(table: pa.Table) -> bytes:
     """The table of one part."""
     sink = pa.BufferOutputStream()

@@ -5,17 +5,17 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmdata.errors import ConfigError, NotFound
 from mmdata.retrieval.generation import LocalFiles, read_facts
 from mmdata.retrieval.metric import ready
-from mmdata.retrieval.query import QueryEncoder, read_vectors
+from mmdata.retrieval.query import Models, QueryEncoder, read_vectors
 from mmdata.retrieval.results import Results
+from mmdata.retrieval.rows import take
 from mmdata.retrieval.vector_index import Floats, Ids, Mask
-from mmdata.retrieval.where import select
+from mmdata.retrieval.where import Filter, select
 from mmdata.storage.dataset import Dataset
 from mmdata.types import Modality
 
@@ -33,8 +33,9 @@ class Fold(StrEnum):
 class Index:
     """An open index. Safe to search from several threads; a newer generation does not change it."""
 
-    def __init__(self, dataset: Dataset, name: str) -> None:
+    def __init__(self, dataset: Dataset, name: str, models: Models | None = None) -> None:
         self.dataset = dataset
+        self._models = models or Models()
         self.facts, self.card = read_facts(dataset, name)
         self._files = LocalFiles(dataset, self.facts)
         self.vector_index, self.rows = self._files.open(self.facts.metric, mapped=True)
@@ -48,9 +49,13 @@ class Index:
 
         Raises Conflict, naming both cards, when nothing takes this modality into the space.
         """
-        if (modality, encoder) not in self._encoders:
-            self._encoders[modality, encoder] = QueryEncoder(self.dataset, self.card, modality, encoder)
-        return self._encoders[modality, encoder].encode(query.encode() if isinstance(query, str) else query)
+        return self.encoder(modality, encoder).encode(query.encode() if isinstance(query, str) else query)
+
+    def encoder(self, modality: Modality, spec: str | None = None) -> QueryEncoder:
+        """What takes queries of a modality into the space of this index, loaded once. Conflict when nothing does."""
+        if (modality, spec) not in self._encoders:
+            self._encoders[modality, spec] = QueryEncoder(self.dataset, self.card, modality, self._models, spec)
+        return self._encoders[modality, spec]
 
     def vector_of(self, key: str) -> Floats:
         """The stored vector of a sample, `(1, dim)`; the mean of its windows. NotFound when the key is not there."""
@@ -75,7 +80,7 @@ class Index:
         self,
         queries: NDArray[np.floating],
         k: int = 10,
-        where: Sequence[str] = (),
+        where: Sequence[str | Filter] = (),
         *,
         at_least: float | None = None,
         fold: Fold | None = None,
@@ -128,7 +133,7 @@ class Index:
 
     def _differ(self, ids: Ids, fold: Fold) -> Mask:
         """Which of the ids, best first, are like none before them."""
-        samples = np.asarray(self.rows["id"].take(pa.array(ids)))
+        samples = np.asarray(take(self.rows.select(["id"]), ids)["id"])
         _, firsts = np.unique(samples, return_index=True)
         keep = np.zeros(len(ids), bool)
         keep[firsts] = True

@@ -148,14 +148,16 @@ class VectorIndex:
         return ~dead
 
     def save(self, folder: Path) -> list[str]:
-        """Write the files of the index; their names."""
+        """Write the files of the index; their names. OSError when that fails."""
         if self._is_ivf:
             self._ivf.set_direct_map_type(faiss.DirectMap.NoMap)  # a reader that needs one makes it
-        faiss.write_index(self.base, str(folder / INDEX))
-        if self.store is None:
-            return [INDEX]
-        faiss.write_index(self.store, str(folder / VECTORS))
-        return [INDEX, VECTORS]
+        files = {INDEX: self.base} | ({} if self.store is None else {VECTORS: self.store})
+        for name, index in files.items():
+            try:
+                faiss.write_index(index, str(folder / name))
+            except RuntimeError as error:  # FAISS says what the system said
+                raise OSError(str(error)) from error
+        return list(files)
 
     @classmethod
     def load(cls, folder: Path, metric: str, *, mapped: bool) -> "VectorIndex":

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,34 +24,59 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def select(rows: pa.Table, filters: Sequence[str]) -> NDArray[np.int64] | None:
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A condition on a field; `operator` is one of `OPERATORS`, or `~` for "contains"."""
+
+    field: str
+    operator: str
+    value: str | float | bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Filter":
+        """`FIELD=VALUE` and its kin. ConfigError for what is none."""
+        match = FILTER.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"--where {text!r}: write FIELD=VALUE, with one of = != < <= > >= ~")
+        return cls(*match.groups())
+
+    def __str__(self) -> str:
+        return f"{self.field}{self.operator}{self.value}"
+
+
+def select(rows: pa.Table, filters: Sequence[str | Filter]) -> NDArray[np.int64] | None:
     """Numbers of the rows that pass every filter, or None when there is no filter.
 
-    `~` is "contains". A row without the field passes no filter. Raises ConfigError for a filter that is none,
-    a field that there is not, or a value that is not of the field's type.
+    A row without the field passes no filter. Raises ConfigError for a filter that is none, a field that there is
+    not, or a value that is not of the field's type.
     """
     if not filters:
         return None
     mask = np.ones(rows.num_rows, bool)
-    for text in filters:
-        passed = _apply(rows, text)
+    for given in filters:
+        passed = _apply(rows, Filter.parse(given) if isinstance(given, str) else given)
         mask &= np.asarray(pc.fill_null(passed, False).to_numpy(zero_copy_only=False), bool)
     return np.flatnonzero(mask)
 
 
-def _apply(rows: pa.Table, text: str) -> Any:
-    match = FILTER.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"--where {text!r}: write FIELD=VALUE, with one of = != < <= > >= ~")
-    name, operator, value = match.groups()
-    if name not in rows.column_names:
-        near = get_close_matches(name, rows.column_names, 1)
+def _apply(rows: pa.Table, asked: Filter) -> Any:
+    if asked.field not in rows.column_names:
+        near = get_close_matches(asked.field, rows.column_names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(rows.column_names)}"
-        raise ConfigError(f"--where {text!r}: no field {name!r}; {hint}")
-    column = rows[name].combine_chunks()
-    if operator == "~":
-        return pc.match_substring(column.cast(pa.string()), value)
+        raise ConfigError(f"--where {str(asked)!r}: no field {asked.field!r}; {hint}")
+    column = rows[asked.field].combine_chunks()
     try:
-        return OPERATORS[operator](column, pa.scalar(value).cast(column.type))
-    except pa.ArrowException as error:
-        raise ConfigError(f"--where {text!r}: {name} is {column.type}, and {value!r} is not") from error
+        if asked.operator == "~":
+            return pc.match_substring(column.cast(pa.string()), str(asked.value))
+        return OPERATORS[asked.operator](column, _scalar(asked.value, column.type))
+    except (pa.ArrowException, OverflowError) as error:
+        raise ConfigError(
+            f"--where {str(asked)!r}: {asked.field} is {column.type}, and {asked.value!r} is not"
+        ) from error
+
+
+def _scalar(value: str | float | bool, kind: pa.DataType) -> Any:
+    """A value as one of a column; a whole number is one in a column of whole numbers, 2.5 stays what it is."""
+    if isinstance(value, float) and pa.types.is_integer(kind):
+        return pa.scalar(value)
+    return pa.scalar(value).cast(kind)

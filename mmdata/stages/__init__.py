@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmdata.cluster import Resources, default_resources, run
+from mmdata.cluster import Limits, Resources, Task, default_resources, run
+from mmdata.cluster.metrics import add, add_all, show
 from mmdata.errors import ConfigError, Conflict, MMDataError, StorageError, TooManyRejects
 from mmdata.types import Receipt
 
@@ -57,7 +58,10 @@ def resources_of(config: Any) -> Resources:
     workers = getattr(config, "workers", 0)
     address = getattr(config, "ray_address", None)
     gpus = _gpus(getattr(config, "gpus_per_worker", 0.0), address)
-    return default_resources(workers, getattr(config, "cpus_per_worker", None), gpus, address)
+    limits = Limits()
+    if hasattr(config, "sample_timeout"):
+        limits = Limits(config.sample_timeout, config.shard_timeout, config.wait_for_nodes)
+    return default_resources(workers, getattr(config, "cpus_per_worker", None), gpus, address, limits)
 
 
 def _gpus(gpus: float | None, address: str | None) -> float:
@@ -73,12 +77,17 @@ def silent(stage: str, done: int, total: int, rows: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The shards of a stage: those that are finished, those to do, and how to do them."""
+    """The shards of a stage: those that are finished, those to do, and how to do them.
+
+    `work` leaves out the samples of `Task.without`, as rejects; given `Task.only` it does those samples, writes
+    nothing and returns no receipt. `samples` are the ids in a shard.
+    """
 
     stage: str
     where: str
     setup: Callable[[], Any]
-    work: Callable[[Any, str], list[Receipt]]
+    work: Callable[[Any, Task], list[Receipt]]
+    samples: Callable[[str], Sequence[int]]
     todo: Sequence[str]
     done: Sequence[Receipt]
     total_rows: int
@@ -96,20 +105,40 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
     watch(job.stage, shards - len(job.todo), shards, 0)
     _check_rate(job, receipts, max_reject_rate)  # of what an earlier run did
     ready: list[float] = []
-    outcomes = run(job.setup, job.work, job.todo, resources, lambda: ready.append(time.monotonic()))
+    outcomes = run(
+        job.setup,
+        job.work,
+        [Task(shard) for shard in job.todo],
+        resources,
+        lambda: ready.append(time.monotonic()),
+        lambda task: job.samples(task.shard),
+        job.stage,
+    )
     for number, ended in enumerate(outcomes, start=1):
         if isinstance(ended.error, FATAL):
             raise ended.error
         if ended.error is not None:
-            errors.append((ended.item, ended.error))
+            errors.append((ended.item.shard, ended.error))
         fresh += ended.result or []
         receipts += ended.result or []
         watch(job.stage, shards - len(job.todo) + number, shards, sum(r.rows_out for r in fresh))
+        _export(job.stage, ended.result or [], len(job.todo) - number)
         _check_rate(job, receipts, max_reject_rate)
     if errors:
         raise _shards_failed(job, errors)
     start = {"start": min(ready) - started} if ready else {}
     return _summary(job, receipts, fresh, time.monotonic() - started, start)
+
+
+def _export(stage: str, receipts: list[Receipt], left: int) -> None:
+    """The metrics of one shard that has ended."""
+    show("mmdata_shards_left", left, stage=stage)
+    for receipt in receipts:
+        add("mmdata_shards", 1, stage=stage)
+        add("mmdata_rows", receipt.rows_out, stage=stage)
+        add("mmdata_bytes", sum(output.bytes for output in receipt.outputs.values()), stage=stage)
+        add_all("mmdata_rejects", "reason", receipt.rejected, stage=stage)
+        add_all("mmdata_seconds", "phase", receipt.seconds, stage=stage)
 
 
 def _check_rate(job: Job, receipts: list[Receipt], limit: float) -> None:

@@ -1,14 +1,18 @@
 """One shard through the encoders: read, decode, prepare, encode, write."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from mmdata.cluster import threads
+from mmdata.cluster import Task, in_work, threads
+from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, decode_options, load_encoder
 from mmdata.media import Decoded, decode
 from mmdata.stages import Clock, timed
@@ -55,7 +59,9 @@ def setup(work: Work, gpus: float) -> _State:
 
     configure()
     device = pick_device(gpus)
+    point("extract.load_model")
     encoders = [load_encoder(card, device) for card in work.cards]
+    point("extract.model_loaded")
     sizes = {encoder.card.name: work.batch_size or encoder.batch_size for encoder in encoders}
     count = threads() if device == "cpu" else GPU_LANES
     lanes = Lanes(ThreadPoolExecutor(count, "encode", partial(start_lane, device)), count, sizes)
@@ -63,24 +69,32 @@ def setup(work: Work, gpus: float) -> _State:
     return _State(work, encoders, decoders, lanes, ahead=max(2 * threads(), *sizes.values()))
 
 
-def encode_shard(state: _State, name: str) -> list[Receipt]:
+def encode_shard(state: _State, task: Task) -> list[Receipt]:
     """The features of one shard for every encoder that has none of it yet; each sample is decoded once."""
-    clock, counters = Clock(), {"parts_read": 0, "parts_decoded": 0}
+    clock, counters, name = Clock(), {"parts_read": 0, "parts_decoded": 0}, task.shard
     shard = state.work.shards[name]
     samples = read_sample_table(state.work.dataset, shard)
+    if task.only is not None:
+        samples = samples.filter(pc.is_in(samples["id"], pa.array(task.only, pa.int64())))
     about = samples.select(["id", "key", "source"]).to_pylist()
     wanted = {card.name for card in state.work.missing[name]}
-    outputs = [Gathering(Line(e, state.lanes), about) for e in state.encoders if e.card.name in wanted]
+    watched = partial(_in_work, name, about)
+    outputs = [Gathering(Line(e, state.lanes, watched), about) for e in state.encoders if e.card.name in wanted]
     modalities = {output.card.modality for output in outputs}
     parts = timed(read_parts(state.work.dataset, name, samples, modalities), clock, "read")
-    prepare = partial(_prepare, outputs, clock)
+    prepare = partial(_prepare, task, outputs, clock)
     line = ordered_map(state.decoders, prepare, parts, ahead=state.ahead, budget=AHEAD_BYTES, size=_size)
     for row, ready in timed(line, clock, "decode_wait"):
+        point("extract.sample")
         decoded = len({output.card.modality for output, _ in ready})
         counters["parts_read"] += decoded
         counters["parts_decoded"] += decoded
         for output, inputs in ready:
             output.take(row, inputs)
+    if task.only is not None:
+        for output in outputs:
+            output.line.finish()
+        return []
     share = 1 / len(outputs)  # of reading and decoding, which the encoders have in common
     receipt = Receipt(
         stage="extract",
@@ -99,9 +113,24 @@ def encode_shard(state: _State, name: str) -> list[Receipt]:
     return [_commit(state, samples, output, receipt) for output in outputs]
 
 
-def _prepare(outputs: list[Gathering], clock: Clock, item: tuple[int, dict[Modality, memoryview]]) -> Ready:
+def _in_work(shard: str, about: list[dict[str, Any]], rows: Iterable[int]) -> AbstractContextManager[None]:
+    return in_work(shard, *sorted({about[row]["id"] for row in rows}))
+
+
+def _prepare(task: Task, outputs: list[Gathering], clock: Clock, item: tuple[int, dict[Modality, memoryview]]) -> Ready:
     """Decode the parts of one sample, each once, and prepare them for every encoder."""
     row, parts = item
+    sample = outputs[0].about[row]["id"]
+    if sample in task.without:
+        lost = Rejected(task.without[sample], task.told(sample))
+        return row, [(output, lost) for output in outputs if output.card.modality in parts]
+    with in_work(task.shard, sample):
+        return row, _decoded(outputs, clock, parts)
+
+
+def _decoded(
+    outputs: list[Gathering], clock: Clock, parts: dict[Modality, memoryview]
+) -> list[tuple[Gathering, Inputs]]:
     since = time.perf_counter()
     prepared: list[tuple[Gathering, Inputs]] = []
     for modality, data in parts.items():
@@ -113,7 +142,7 @@ def _prepare(outputs: list[Gathering], clock: Clock, item: tuple[int, dict[Modal
             continue
         prepared += [(output, _ready(output.line.encoder, decoded)) for output in mine]
     clock.add("decode", since)
-    return row, prepared
+    return prepared
 
 
 def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
@@ -130,6 +159,7 @@ def _size(ready: Ready) -> int:
 
 def _commit(state: _State, samples: pa.Table, output: Gathering, common: Receipt) -> Receipt:
     rows = output.finish()
+    point("extract.encoded")
     since = time.perf_counter()
     card = output.card
     suffixes = samples[f"{card.modality}_suffix"].to_pylist()

@@ -6,6 +6,7 @@ from shlex import quote
 
 from mmdata.cluster import Resources
 from mmdata.config import ExtractConfig
+from mmdata.crash import point
 from mmdata.encoders import Request, Windows, describe
 from mmdata.errors import ConfigError, NotFound
 from mmdata.heap import keep_freed_memory
@@ -15,6 +16,7 @@ from mmdata.storage.dataset import SHARDS, Dataset, features_folder
 from mmdata.storage.features import claim, finished
 from mmdata.storage.plan import read_plan
 from mmdata.storage.receipts import read_receipts, write_summary
+from mmdata.storage.shards import read_sample_table
 from mmdata.types import EncoderCard, Receipt
 
 
@@ -30,6 +32,7 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
     cards = _cards(config, resources)
     for card in cards:
         claim(dataset, card, config.overwrite)
+    point("extract.claimed")
     content = {name: receipt.content for name, receipt in shards.items()}
     done = {card.name: finished(dataset, card, content, config.overwrite) for card in cards}
     missing = {name: tuple(c for c in cards if name not in done[c.name]) for name in shards}
@@ -38,6 +41,7 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
         where=dataset.url,
         setup=partial(setup, Work(dataset, cards, shards, missing, config.batch_size), resources.gpus),
         work=encode_shard,
+        samples=lambda name: read_sample_table(dataset, shards[name])["id"].to_pylist(),
         todo=[name for name, left in missing.items() if left],
         done=[receipt for receipts in done.values() for receipt in receipts.values()],
         total_rows=len(cards) * sum(receipt.rows_out for receipt in shards.values()),

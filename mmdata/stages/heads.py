@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmdata.cluster import Task
 from mmdata.errors import ConfigError
 from mmdata.fusion.heads import Head
 from mmdata.fusion.pack import Pack, pack_tables
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features
-from mmdata.types import Receipt
+from mmdata.storage.receipts import tally
+from mmdata.types import Outcome, Receipt, Reject
 
 
 def head_features(dataset: Dataset, head: Head, given: Mapping[str, str]) -> dict[str, Features]:
@@ -34,19 +39,43 @@ def shard_content(features: Mapping[str, Features]) -> dict[str, dict[str, str]]
     return dict(sorted(content.items()))
 
 
-def read_shard(head: Head, features: Mapping[str, Features], shard: str) -> Pack:
-    """The rows of one shard of all feature sets that have it, joined by key."""
+def sample_ids(features: Mapping[str, Features], shard: str) -> list[int]:
+    """The samples that one shard of any of the feature sets has."""
+    tables = [set_.read(set_.receipts[shard], ["id"]) for set_ in features.values() if shard in set_.receipts]
+    return sorted({sample for table in tables for sample in table["id"].to_pylist()})
+
+
+def read_shard(head: Head, features: Mapping[str, Features], task: Task) -> tuple[Pack, list[Reject]]:
+    """The rows of one shard of all feature sets that have it, joined by key; and what the task leaves out."""
     tokens = head.model.get("tokens", ())
     tables = {
-        name: (set_, name in tokens, set_.read(set_.receipts[shard]))
+        name: (set_, name in tokens, set_.read(set_.receipts[task.shard]))
         for name, set_ in features.items()
-        if shard in set_.receipts
+        if task.shard in set_.receipts
     }
-    return pack_tables(tables)
+    if task.only is None and not task.without:
+        return pack_tables(tables), []
+    lost: dict[int, str] = {}
+    for name, (set_, has_tokens, table) in tables.items():
+        left_out = pc.is_in(table["id"], pa.array(task.without, pa.int64()))
+        lost |= {row["id"]: row["key"] for row in table.select(["id", "key"]).filter(left_out).to_pylist()}
+        keep = pc.invert(left_out) if task.only is None else pc.is_in(table["id"], pa.array(task.only, pa.int64()))
+        tables[name] = (set_, has_tokens, table.filter(keep))
+    rejects = [
+        Reject(sample, key, "", "", Outcome.REJECTED, task.without[sample], task.told(sample))
+        for sample, key in sorted(lost.items())
+    ]
+    return pack_tables(tables), rejects
 
 
 def head_receipt(
-    stage: str, fingerprint: str, shard: str, inputs: dict[str, str], rows: tuple[int, int], seconds: float
+    stage: str,
+    fingerprint: str,
+    shard: str,
+    inputs: dict[str, str],
+    rows: tuple[int, int],
+    rejects: list[Reject],
+    seconds: float,
 ) -> Receipt:
     """The receipt of a shard that a head made: rows seen and rows with an output, which the others lack inputs for."""
     seen, made = rows
@@ -56,10 +85,10 @@ def head_receipt(
         fingerprint=fingerprint,
         inputs=inputs,
         outputs={},
-        rows_in=made,
+        rows_in=made + len(rejects),
         rows_out=made,
         absent=seen - made,
-        rejected={},
+        rejected=tally(rejects, Outcome.REJECTED),
         repaired={},
         seconds={stage: seconds},
     )

@@ -1,14 +1,16 @@
 """Batches on their way through the encoders: formed by length, halved when memory runs out."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, TokenEncoder
 from mmdata.errors import ModelError
 from mmdata.stages import Clock
@@ -50,10 +52,14 @@ class Encoded:
 
 @dataclass(slots=True)
 class Line:
-    """The units of one shard for one encoder: those that wait, those under way, those that are done."""
+    """The units of one shard for one encoder: those that wait, those under way, those that are done.
+
+    `watched` says of rows that they are in work, as long as its context lasts.
+    """
 
     encoder: Encoder
     lanes: Lanes
+    watched: Callable[[Iterable[int]], AbstractContextManager[None]] = lambda rows: nullcontext()
     waiting: list[Unit] = field(default_factory=list)
     bytes: int = 0  # of what waits
     flying: list[Future[list[Encoded]]] = field(default_factory=list)
@@ -76,8 +82,12 @@ class Line:
         while waiting:
             size = self.lanes.batch_sizes[self.encoder.card.name]  # a lane may have halved it meanwhile
             batch, waiting = waiting[:size], waiting[size:]
-            self.flying.append(self.lanes.pool.submit(_encode, self.lanes, self.encoder, batch, self.clock))
+            self.flying.append(self.lanes.pool.submit(self._encode, batch))
             self._collect(leave=self.lanes.count)
+
+    def _encode(self, batch: list[Unit]) -> list[Encoded]:
+        with self.watched(unit.row for unit in batch):
+            return _encode(self.lanes, self.encoder, batch, self.clock)
 
     def finish(self) -> list[Encoded]:
         """Everything encoded, in no order."""
@@ -101,6 +111,7 @@ def nbytes(data: Any) -> int:
 
 def _encode(lanes: Lanes, encoder: Encoder, batch: list[Unit], clock: Clock) -> list[Encoded]:
     """When memory runs out: in halves, and in batches of that size from then on."""
+    point("extract.batch")
     since = time.perf_counter()
     encoded = _try(encoder, batch)
     clock.add("encode", since)

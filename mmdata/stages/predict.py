@@ -6,8 +6,9 @@ from functools import partial
 
 import torch
 
-from mmdata.cluster import Resources
+from mmdata.cluster import Resources, Task, in_work
 from mmdata.config import PredictConfig
+from mmdata.crash import point
 from mmdata.errors import conflict
 from mmdata.fusion.feed import Feed, Plan, Where
 from mmdata.fusion.heads import Head, read_head
@@ -15,10 +16,10 @@ from mmdata.fusion.model import FusionModel
 from mmdata.fusion.train import run_tasks
 from mmdata.fusion.trained import load_model
 from mmdata.stages import Job, Summary, Watch, run_job, silent
-from mmdata.stages.heads import head_features, head_receipt, read_shard, shard_content
-from mmdata.storage.dataset import Dataset
+from mmdata.stages.heads import head_features, head_receipt, read_shard, sample_ids, shard_content
+from mmdata.storage.dataset import Dataset, predictions_folder
 from mmdata.storage.features import Features
-from mmdata.storage.receipts import commit, read_receipts, versions, write_summary
+from mmdata.storage.receipts import commit, read_receipts, rejects_file, versions, write_summary
 from mmdata.storage.tables import to_parquet
 from mmdata.types import Receipt
 
@@ -32,7 +33,7 @@ def predict(config: PredictConfig, resources: Resources, watch: Watch = silent) 
     dataset = Dataset.open(config.dataset)
     head = read_head(dataset, config.head)
     features = head_features(dataset, head, config.features)
-    folder = f"predictions/{head.name}"
+    folder = predictions_folder(head.name)
     content = shard_content(features)
     if config.overwrite:
         for info in dataset.store.list(folder):
@@ -48,12 +49,13 @@ def predict(config: PredictConfig, resources: Resources, watch: Watch = silent) 
         where=dataset.store.where(folder),
         setup=partial(_setup, dataset, head, features, content),
         work=_predict_shard,
+        samples=partial(sample_ids, features),
         todo=[name for name in content if name not in done],
         done=list(done.values()),
         total_rows=max(sum(r.rows_out for r in set_.receipts.values()) for set_ in features.values()),
         next="",
     )
-    summary = run_job(job, resources, 0.0, watch)
+    summary = run_job(job, resources, config.max_reject_rate, watch)
     write_summary(dataset.store, folder, changed=bool(job.todo))
     return summary
 
@@ -68,20 +70,27 @@ class _State:
 
 
 def _setup(dataset: Dataset, head: Head, features: dict[str, Features], content: dict[str, dict[str, str]]) -> _State:
+    point("predict.load_head")
     return _State(dataset, head, features, content, load_model(head))
 
 
-def _predict_shard(state: _State, name: str) -> list[Receipt]:
+def _predict_shard(state: _State, task: Task) -> list[Receipt]:
     since = time.perf_counter()
-    pack = read_shard(state.head, state.features, name)
+    pack, rejects = read_shard(state.head, state.features, task)
     feed = Feed(pack, {}, Plan(Where.RESIDENT, "one shard"))
     rows = pack.rows.select(["id", "key"])
-    for task, outputs in run_tasks(state.model, feed, torch.arange(len(pack))).items():
-        for column, values in state.model.task(task).columns(outputs).items():
-            rows = rows.append_column(f"{task}.{column}" if column else task, values)
-    order = rows.sort_by("id")
+    with in_work(task.shard, *rows["id"].to_pylist()):
+        outputs = run_tasks(state.model, feed, torch.arange(len(pack)))
+    if task.only is not None:
+        return []
+    for name, output in outputs.items():
+        for column, values in state.model.task(name).columns(output).items():
+            rows = rows.append_column(f"{name}.{column}" if column else name, values)
+    point("predict.shard")
+    content, counts = state.content[task.shard], (len(pack), len(pack))
     receipt = head_receipt(
-        "predict", state.head.sha256, name, state.content[name], (len(pack), len(pack)), time.perf_counter() - since
+        "predict", state.head.sha256, task.shard, content, counts, rejects, time.perf_counter() - since
     )
     receipt = replace(receipt, versions=versions("torch"))
-    return [commit(state.dataset.store, f"predictions/{state.head.name}", receipt, {"parquet": to_parquet(order)})]
+    files = {"parquet": to_parquet(rows.sort_by("id"))} | rejects_file(rejects)
+    return [commit(state.dataset.store, predictions_folder(state.head.name), receipt, files)]

@@ -1,31 +1,32 @@
 """Raw corpus -> shards: plan first, then every shard on its own."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from shlex import quote
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmdata.cluster import Resources, threads
+from mmdata.cluster import Resources, Task, in_work, threads
 from mmdata.config import ShardConfig
 from mmdata.corpora import Corpus, kind_of, open_corpus
-from mmdata.errors import ConfigError, NotFound
+from mmdata.crash import point
+from mmdata.errors import ConfigError, NotFound, conflict
 from mmdata.media import decode
 from mmdata.media.text import caption
 from mmdata.stages import Clock, Job, Summary, Watch, run_job, silent, timed
 from mmdata.stages.ahead import ordered_map
-from mmdata.stages.duplicates import count_duplicates, mark_duplicates
+from mmdata.stages.duplicates import count_duplicates
+from mmdata.stages.planning import planned
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.plan import Plan, plan_rows, plan_table, read_plan, write_plan
+from mmdata.storage.plan import Plan, plan_rows, read_plan, write_plan
 from mmdata.storage.receipts import commit, read_receipts, rejects_file, tally, versions, write_summary
-from mmdata.storage.shards import ShardWriter
-from mmdata.storage.store import Store, sha256
+from mmdata.storage.shards import Packed, ShardWriter, pack
+from mmdata.storage.store import Store
 from mmdata.types import Modality, Outcome, Reason, Receipt, Reject, Rejected, Sample
 
 CAPTION_CHARS = 500
@@ -43,11 +44,13 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     dataset = Dataset.create(config.dataset)
     plan = _plan(dataset, config, resources)
     done = read_receipts(dataset.store, SHARDS)
+    _check_made_by(plan, done, dataset)
     job = Job(
         stage="shard",
         where=dataset.url,
         setup=partial(_setup, dataset, plan),
         work=_make_shard,
+        samples=lambda name: plan_rows(dataset, plan, name)["id"].to_pylist(),
         todo=[name for name in plan.names if name not in done],
         done=list(done.values()),
         total_rows=plan.samples,
@@ -59,6 +62,13 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     if job.todo:
         facts["duplicates"] = count_duplicates(dataset, read_receipts(dataset.store, SHARDS))
     return replace(summary, facts=facts)
+
+
+def _check_made_by(plan: Plan, done: dict[str, Receipt], dataset: Dataset) -> None:
+    for name, receipt in done.items():
+        if receipt.fingerprint != plan.fingerprint:
+            there, asked = {"plan": receipt.fingerprint}, {"plan": plan.fingerprint}
+            raise conflict(f"shard {name} of {dataset.url}", there, asked, "use another dataset, or --overwrite")
 
 
 def _check_apart(config: ShardConfig) -> None:
@@ -74,52 +84,17 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
     kind, source = config.kind or kind_of(config.source), config.absolute_source()
     found = read_plan(dataset)
     try:
-        corpus = open_corpus(source, kind, _columns(config))
-        table, ignored = corpus.scan()
+        new = planned(dataset, found, source, kind, config.plan_options(), resources)
     except NotFound:
         done = read_receipts(dataset.store, SHARDS)
         asked = (source, config.plan_options(), False)
         if found and (found.source, found.options, config.overwrite) == asked and len(done) == found.shards:
             return found  # all is made; the source may be gone
         raise
-    if config.shuffle is not None:
-        table = table.take(np.random.default_rng(config.shuffle).permutation(table.num_rows))
-    table = table.add_column(0, "id", pa.array(range(table.num_rows), pa.int64()))
-    if config.dedup == "exact":
-        table = mark_duplicates(
-            table, partial(open_corpus, source, kind, _columns(config)), config.modalities, resources
-        )
-    starts = _starts(table["bytes"].to_pylist(), config.samples_per_shard, config.shard_size)
-    data = plan_table(table, starts)
-    plan = Plan(
-        source=source,
-        kind=kind,
-        options=config.plan_options(),
-        samples=table.num_rows,
-        shards=len(starts),
-        ignored=ignored,
-        sha256=sha256(data),
-    )
-    if config.overwrite and found is not None and found != plan:
+    if config.overwrite and found is not None and found != found.as_now(new.plan):
         for info in dataset.store.list(SHARDS):
             dataset.store.delete(info.path)
-    write_plan(dataset, plan, data)
-    return plan
-
-
-def _columns(config: ShardConfig) -> dict[str, str]:
-    return {str(role): name for role, name in config.columns.items()}
-
-
-def _starts(sizes: list[int], samples: int, limit: int) -> list[int]:
-    """First rows of the shards: a shard ends before `samples` samples or `limit` bytes are passed."""
-    starts, count, total = [0], 0, 0
-    for row, size in enumerate(sizes):
-        if count and (count == samples or total + size > limit):
-            starts.append(row)
-            count = total = 0
-        count, total = count + 1, total + size
-    return starts
+    return write_plan(dataset, new.plan, new.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +106,32 @@ class _State:
 
 
 def _setup(dataset: Dataset, plan: Plan) -> _State:
-    corpus = open_corpus(plan.source, plan.kind, plan.options["columns"])
+    point("shard.setup")
+    corpus = open_corpus(plan.source, plan.kind, plan.options["columns"], outside=plan.options["outside"])
     return _State(dataset, plan, corpus, ThreadPoolExecutor(threads()))
 
 
-def _make_shard(state: _State, name: str) -> list[Receipt]:
+def _make_shard(state: _State, task: Task) -> list[Receipt]:
     clock = Clock()
-    rows = plan_rows(state.dataset, state.plan, name)
+    rows = _without(plan_rows(state.dataset, state.plan, task.shard), task)
     writer, rejects = ShardWriter(), list(_marked(rows))
     planned = rows.filter(pc.is_null(rows["reason"]))
-    check = partial(_check, state.plan.options, clock)
+    make = partial(_packed, task.shard, state.plan.options, clock)
     samples = timed(state.corpus.read(planned), clock, "read")
-    for outcome in ordered_map(state.pool, check, samples, ahead=AHEAD, budget=BUDGET, size=_size):
-        rejects += [outcome] if isinstance(outcome, Reject) else outcome.notes
-        if isinstance(outcome, Sample):
-            text = outcome.parts.get(Modality.TEXT)
-            writer.add(outcome, caption(text.data, CAPTION_CHARS) if text else None)
+    for packed, notes in ordered_map(state.pool, make, samples, ahead=AHEAD, budget=BUDGET, size=_size):
+        rejects += notes
+        point("shard.sample")
+        if packed is not None:
+            writer.add(packed)
+    if task.only is not None:
+        return []
     since = time.perf_counter()
     files = writer.files() | rejects_file(sorted(rejects, key=lambda r: (r.id, r.part)))
     clock.add("write", since)
+    point("shard.made")
     receipt = Receipt(
         stage="shard",
-        shard=name,
+        shard=task.shard,
         fingerprint=state.plan.fingerprint,
         inputs={"plan.parquet": state.plan.sha256},
         outputs={},
@@ -167,8 +146,35 @@ def _make_shard(state: _State, name: str) -> list[Receipt]:
     return [commit(state.dataset.store, SHARDS, receipt, files)]
 
 
-def _size(outcome: Sample | Reject) -> int:
-    return sum(len(part.data) for part in outcome.parts.values()) if isinstance(outcome, Sample) else 0
+def _packed(
+    shard: str, options: dict[str, Any], clock: Clock, sample: Sample | Reject
+) -> tuple[Packed | None, Sequence[Reject]]:
+    """What of a sample goes into the shard, and what the rejects report says of it."""
+    with in_work(shard, sample.id):
+        outcome = _check(options, clock, sample)
+    if isinstance(outcome, Reject):
+        return None, [outcome]
+    text = outcome.parts.get(Modality.TEXT)
+    return pack(outcome, caption(text.data, CAPTION_CHARS) if text else None), outcome.notes
+
+
+def _size(made: tuple[Packed | None, Sequence[Reject]]) -> int:
+    return made[0].size if made[0] else 0
+
+
+def _without(rows: pa.Table, task: Task) -> pa.Table:
+    """The rows to do, with those marked that workers have died over."""
+    if task.only is not None:
+        return rows.filter(pc.is_in(rows["id"], pa.array(task.only, pa.int64())))
+    if not task.without:
+        return rows
+    marks = {"reason": rows["reason"].to_pylist(), "message": rows["message"].to_pylist()}
+    for place, sample in enumerate(rows["id"].to_pylist()):
+        if sample in task.without:
+            marks["reason"][place], marks["message"][place] = task.without[sample].value, task.told(sample)
+    for name, values in marks.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array(values, pa.string()))
+    return rows
 
 
 def _marked(rows: pa.Table) -> Iterator[Reject]:

@@ -1,42 +1,91 @@
-"""What a dataset holds and what it lacks, from its receipts and rejects reports."""
+"""What a dataset holds and what it lacks, from its receipts, labels and rejects reports."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from mmdata.errors import NotFound
-from mmdata.storage.dataset import SHARDS, Dataset, features_folder
+from mmdata.fusion.heads import read_head
+from mmdata.retrieval.generation import index_names, read_facts
+from mmdata.retrieval.living import changes, read_parts
+from mmdata.storage.dataset import SHARDS, Dataset, features_folder, predictions_folder
+from mmdata.storage.features import Features
 from mmdata.storage.plan import read_plan
 from mmdata.storage.receipts import read_receipts, read_rejects
 from mmdata.types import Receipt
 
 
 def status(dataset: Dataset) -> list[dict[str, Any]]:
-    """One row for the shards and one for each feature set."""
+    """One row for the shards and one for each feature set, head, set of predictions and index.
+
+    `left` is in shards. `rows/s` is what one thread does: by the seconds of work in the receipts, which add up.
+    """
     plan = read_plan(dataset)
     shards = read_receipts(dataset.store, SHARDS)
     rows = [_row("shards", list(shards.values()), plan.shards if plan else 0)]
-    for name in dataset.names("features"):
-        receipts = read_receipts(dataset.store, features_folder(name))
-        rows.append(_row(f"features {name}", list(receipts.values()), len(shards)))
-    return rows
+    for what, folder in _stages(dataset).items():
+        if what != "shards":
+            rows.append(_row(what, list(read_receipts(dataset.store, folder).values()), len(shards)))
+    return [
+        *rows,
+        *(_head(dataset, name) for name in _heads(dataset)),
+        *(_index(dataset, n) for n in index_names(dataset)),
+    ]
 
 
-def _row(what: str, receipts: list[Receipt], shards: int) -> dict[str, Any]:
+def _stages(dataset: Dataset) -> dict[str, str]:
+    """The stages that have receipts, and their folders."""
+    found = {"shards": SHARDS}
+    found |= {f"features {name}": features_folder(name) for name in dataset.names("features")}
+    return found | {f"predictions {name}": predictions_folder(name) for name in dataset.names("predictions")}
+
+
+def _row(what: str, receipts: Sequence[Receipt], shards: int) -> dict[str, Any]:
+    rows_out = sum(r.rows_out for r in receipts)
+    seconds = sum(s for r in receipts for phase, s in r.seconds.items() if not phase.endswith("_wait"))
     return {
         "what": what,
         "shards": len(receipts),
-        "left": shards - len(receipts),
+        "left": max(0, shards - len(receipts)),
         "rows in": sum(r.rows_in for r in receipts),
-        "rows out": sum(r.rows_out for r in receipts),
+        "rows out": rows_out,
         "absent": sum(r.absent for r in receipts),
         "repaired": _total([r.repaired for r in receipts]),
         "rejected": _total([r.rejected for r in receipts]),
+        "rows/s": round(rows_out / seconds, 1) if seconds else None,
     }
 
 
-def _total(counts: list[dict[str, int]]) -> dict[str, int]:
-    reasons = sorted({reason for count in counts for reason in count})
-    return {reason: sum(count.get(reason, 0) for count in counts) for reason in reasons}
+def _total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    return dict(sorted(sum((Counter(count) for count in counts), Counter[str]()).items()))
+
+
+def _heads(dataset: Dataset) -> list[str]:
+    return [name for name in dataset.names("heads") if dataset.store.info(f"heads/{name}/head.json")]
+
+
+def _head(dataset: Dataset, name: str) -> dict[str, Any]:
+    head = read_head(dataset, name)
+    return _row(f"head {name} of {', '.join(card.name for card in head.inputs.values())}", (), 0)
+
+
+def _index(dataset: Dataset, name: str) -> dict[str, Any]:
+    """An index; shards of its features that it does not hold yet, or holds as they were, are left."""
+    facts, _ = read_facts(dataset, name)
+    parts = read_parts(dataset, facts)
+    try:
+        left = len(changes(Features(dataset, facts.features), parts, frozenset()).fresh)
+    except NotFound:
+        left = 0
+    return _row(f"index {name}", (), 0) | {
+        "shards": len(parts),
+        "left": left,
+        "rows in": sum(part.rows_in for part in parts),
+        "rows out": facts.rows,
+        "rejected": facts.left_out,
+        "rows/s": round(facts.rows / facts.seconds, 1) if facts.seconds else None,
+    }
 
 
 def rejects(dataset: Dataset, stage: str | None) -> list[dict[str, Any]]:

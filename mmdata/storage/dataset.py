@@ -2,9 +2,8 @@
 
 from importlib.metadata import version
 
-import orjson
-
 from mmdata.errors import Conflict, NotFound
+from mmdata.storage.sealed import seal, unseal
 from mmdata.storage.store import Store
 
 FORMAT = 1
@@ -26,7 +25,7 @@ class Dataset:
         """The dataset at `url`, made if there is none. Raises Conflict when its format is another one."""
         dataset = cls(url)
         facts = {"format": FORMAT, "created_by": {"mmdata": version("mmdata")}}
-        dataset.store.create("dataset.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        dataset.store.create("dataset.json", seal(facts))
         return cls.open(url)
 
     @classmethod
@@ -34,7 +33,7 @@ class Dataset:
         """The dataset at `url`. Raises NotFound when there is none, Conflict when its format is another one."""
         dataset = cls(url)
         try:
-            facts = orjson.loads(dataset.store.read("dataset.json"))
+            facts = unseal(dataset.store.read("dataset.json"), dataset.store.where("dataset.json"))
         except NotFound as error:
             raise NotFound(f"{url} is not a dataset; make one with: mmdata shard SOURCE {url}") from error
         if facts.get("format") != FORMAT:
@@ -52,6 +51,10 @@ def features_folder(name: str) -> str:
 
 def head_folder(name: str) -> str:
     return f"heads/{name}"
+
+
+def predictions_folder(name: str) -> str:
+    return f"predictions/{name}"
 
 
 def index_folder(name: str) -> str:

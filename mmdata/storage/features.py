@@ -11,18 +11,21 @@ from numpy.typing import NDArray
 
 from mmdata.errors import Conflict, Damage, NotFound, conflict
 from mmdata.storage.dataset import Dataset, features_folder
-from mmdata.storage.receipts import read_receipts
+from mmdata.storage.pages import plain_values
+from mmdata.storage.receipts import forget, read_receipts
+from mmdata.storage.sealed import seal, unseal
 from mmdata.storage.store import sha256
-from mmdata.storage.tables import concat, from_parquet, to_parquet
+from mmdata.storage.tables import BROKEN, concat, from_parquet, to_parquet
 from mmdata.types import EncoderCard, Modality, Receipt
 
 FINGERPRINT = b"mmdata.fingerprint"
 CARD = b"mmdata.encoder"
 ROW_GROUP = 8192
+LEAF = "embedding.list.element"  # Parquet's name of the column of numbers
 
 
 def card_to_json(card: EncoderCard) -> bytes:
-    """`encoder.json`: the card and its fingerprint."""
+    """The card and its fingerprint."""
     return orjson.dumps({**asdict(card), "fingerprint": card.fingerprint}, option=orjson.OPT_INDENT_2)
 
 
@@ -32,11 +35,18 @@ def card_from_json(data: bytes, where: str) -> EncoderCard:
         facts = orjson.loads(data)
         fingerprint = facts.pop("fingerprint")
         card = EncoderCard(**{**facts, "modality": Modality(facts["modality"])})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{where} is not an encoder card: {error}") from error
     if card.fingerprint != fingerprint:
         raise Damage(f"{where} was edited: its fields do not give its fingerprint")
     return card
+
+
+def read_card(dataset: Dataset, name: str) -> EncoderCard:
+    """The card of a feature set. Damage when its file is not as it was written."""
+    path = f"{features_folder(name)}/encoder.json"
+    where = dataset.store.where(path)
+    return card_from_json(orjson.dumps(unseal(dataset.store.read(path), where)), where)
 
 
 def claim(dataset: Dataset, card: EncoderCard, overwrite: bool) -> None:
@@ -46,9 +56,9 @@ def claim(dataset: Dataset, card: EncoderCard, overwrite: bool) -> None:
     """
     folder = features_folder(card.name)
     path = f"{folder}/encoder.json"
-    if dataset.store.create(path, card_to_json(card)):
+    if dataset.store.create(path, seal(orjson.loads(card_to_json(card)))):
         return
-    found = card_from_json(dataset.store.read(path), dataset.store.where(path))
+    found = read_card(dataset, card.name)
     if found.fingerprint != card.fingerprint and overwrite:
         for info in dataset.store.list(folder):
             dataset.store.delete(info.path)
@@ -77,8 +87,7 @@ def finished(
             what = f"shard {name} of {dataset.store.where(folder)}"
             there, asked = dict(receipts[name].inputs), dict(content.get(name, {}))
             raise conflict(what, there, asked, "make it again with --overwrite")
-        for file in (f"{name}.json", *receipts[name].outputs):  # the receipt first: without it the rest is nothing
-            dataset.store.delete(f"{folder}/{file}")
+        forget(dataset.store, folder, receipts[name])
     return {name: receipt for name, receipt in receipts.items() if name not in stale}
 
 
@@ -144,9 +153,8 @@ class Features:
         self.dataset = dataset
         self.name = name
         self.folder = features_folder(name)
-        path = f"{self.folder}/encoder.json"
         try:
-            self.card = card_from_json(dataset.store.read(path), dataset.store.where(path))
+            self.card = read_card(dataset, name)
         except NotFound as error:
             there = ", ".join(dataset.names("features")) or "none yet: run mmdata extract"
             raise NotFound(f"{dataset.url} has no features {name!r}; there are: {there}") from error
@@ -170,10 +178,10 @@ class Features:
         data = self.dataset.store.read(f"{self.folder}/{name}")
         if len(data) != receipt.outputs[name].bytes:
             raise Damage(f"{where} has {len(data)} bytes, its receipt says {receipt.outputs[name].bytes}")
-        schema = _schema(data, where)
-        if schema.metadata.get(FINGERPRINT) != self.card.fingerprint.encode():
+        about = _metadata(data, where)
+        if (about.metadata or {}).get(FINGERPRINT) != self.card.fingerprint.encode():
             raise Conflict(f"{where} was made by another encoder than {self.folder}/encoder.json says")
-        return from_parquet(data, where, columns)
+        return _read(data, about, self.card, where, columns)
 
     def scan(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
         """Shard name and its table, in shard order; one shard is in memory at a time."""
@@ -188,10 +196,24 @@ class Features:
         return concat([table.replace_schema_metadata(None) for table in tables])
 
 
-def _schema(data: bytes, where: str) -> pa.Schema:
+def _read(
+    data: bytes, about: pq.FileMetaData, card: EncoderCard, where: str, columns: Sequence[str] | None
+) -> pa.Table:
+    """As `from_parquet`, with the embeddings straight from their pages."""
+    schema = about.schema.to_arrow_schema()
+    names = [name for name in schema.names if columns is None or name in columns]
+    flat = plain_values(data, about, LEAF, card.dtype, where) if "embedding" in names else None
+    if flat is None:
+        return from_parquet(data, where, columns)
+    field, others = schema.field("embedding"), [name for name in names if name != "embedding"]
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=field.type)
+    if not others:
+        return pa.Table.from_arrays([embedding], schema=pa.schema([field], schema.metadata))
+    return from_parquet(data, where, others).add_column(names.index("embedding"), field, embedding)
+
+
+def _metadata(data: bytes, where: str) -> pq.FileMetaData:
     try:
-        return pq.read_schema(pa.BufferReader(data)).with_metadata(
-            pq.read_metadata(pa.BufferReader(data)).metadata or {}
-        )
-    except (pa.ArrowException, OSError) as error:
+        return pq.read_metadata(pa.BufferReader(data))
+    except BROKEN as error:
         raise Damage(f"{where} is damaged: {error}") from error

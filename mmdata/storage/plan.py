@@ -1,23 +1,25 @@
 """The plan: which source sample becomes which id in which shard. Written once, before any shard."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmdata.crash import point
 from mmdata.errors import Damage, NotFound, conflict
 from mmdata.storage.dataset import SHARDS, Dataset
+from mmdata.storage.sealed import proof, seal, unseal
 from mmdata.storage.store import sha256
-from mmdata.storage.tables import from_parquet
+from mmdata.storage.tables import BROKEN, from_parquet
 
-TABLE, FACTS = f"{SHARDS}/plan.parquet", f"{SHARDS}/plan.json"
+FACTS = f"{SHARDS}/plan.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `plan.json` says; row group n of `plan.parquet` is shard n."""
+    """What `plan.json` says; row group n of its table is shard n."""
 
     source: str
     kind: str
@@ -25,12 +27,20 @@ class Plan:
     samples: int
     shards: int
     ignored: dict[str, int]  # files that are no part of any sample, by suffix
-    sha256: str  # of plan.parquet
+    sha256: str  # of its table
+    table: str = "plan.parquet"  # another one when rejects were tried again
+    first: str = ""  # fingerprint of the plan before any was tried again
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that decides what the shards hold."""
-        return sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS))
+        """Hash of everything that decides what the shards hold; it stays when rejects are tried again."""
+        return self.first or sha256(
+            orjson.dumps({**asdict(self), "table": "", "first": ""}, option=orjson.OPT_SORT_KEYS)
+        )
+
+    def as_now(self, asked: "Plan") -> "Plan":
+        """A plan that was made anew, under the name and the first fingerprint of this one."""
+        return replace(asked, table=self.table, first=self.first)
 
     @property
     def names(self) -> list[str]:
@@ -54,51 +64,77 @@ def read_plan(dataset: Dataset) -> Plan | None:
     except NotFound:
         return None
     try:
-        return Plan(**orjson.loads(data))
-    except (ValueError, TypeError) as error:
+        facts = unseal(data, dataset.store.where(FACTS))
+        return Plan(**{name: value for name, value in facts.items() if name != "files"})
+    except TypeError as error:
         raise Damage(f"{dataset.store.where(FACTS)} is not a plan: {error}") from error
 
 
-def write_plan(dataset: Dataset, plan: Plan, table: bytes) -> None:
+def write_plan(dataset: Dataset, plan: Plan, table: bytes) -> Plan:
     """Write the plan, or check that the one that is there is the same; Conflict, field by field, when not."""
     found = read_plan(dataset)
     if found is None:
-        if not dataset.store.create(TABLE, table) and sha256(dataset.store.read(TABLE)) != plan.sha256:
-            dataset.store.replace(TABLE, table)  # of a run that was killed before it wrote plan.json
-        dataset.store.create(FACTS, orjson.dumps(asdict(plan), option=orjson.OPT_INDENT_2))
-        found = read_plan(dataset)
-    if found != plan:
-        there = asdict(found) if found else {}
+        path = f"{SHARDS}/{plan.table}"
+        if not dataset.store.create(path, table) and sha256(dataset.store.read(path)) != plan.sha256:
+            dataset.store.replace(path, table)  # of a run that was killed before it wrote plan.json
+        point("plan.table_written")
+        dataset.store.create(FACTS, _sealed(plan, table))
+        point("plan.written")
+        found = read_plan(dataset) or plan
+    if found != found.as_now(plan):
         remedy = "use another dataset, or --overwrite to make all shards again"
-        changed = _changes(whole_plan(dataset), from_parquet(table, "the plan asked for"))
-        raise conflict(f"the plan of {dataset.url}", _flat(there), _flat(asdict(plan)), "\n".join([*changed, remedy]))
+        changed = changes(whole_plan(dataset, found), from_parquet(table, "the plan asked for"))
+        told = [f"  {len(names)} of the sources {kind}, as {min(names)!r}" for kind, names in changed.items() if names]
+        raise conflict(
+            f"the plan of {dataset.url}", _flat(found), _flat(found.as_now(plan)), "\n".join([*told, remedy])
+        )
+    return found
 
 
-def _changes(there: pa.Table, asked: pa.Table) -> list[str]:
-    """What became of the sources, with the first of each kind."""
+def revise_plan(dataset: Dataset, found: Plan, plan: Plan, table: bytes) -> Plan:
+    """Put `plan` in the place of `found`, in one step, for the sources of rejects that were mended since.
+
+    What was made by `found` counts as made by it: the fingerprint stays. The caller has seen that ids, keys and
+    shards are the same.
+    """
+    revised = replace(plan, table=f"plan-{plan.sha256[:12]}.parquet", first=found.fingerprint)
+    dataset.store.replace(f"{SHARDS}/{revised.table}", table)
+    dataset.store.replace(FACTS, _sealed(revised, table))
+    if found.table != revised.table:
+        dataset.store.delete(f"{SHARDS}/{found.table}")
+    return revised
+
+
+def _sealed(plan: Plan, table: bytes) -> bytes:
+    return seal({**asdict(plan), "files": proof({plan.table: table})})
+
+
+def changes(there: pa.Table, asked: pa.Table) -> dict[str, list[str]]:
+    """What became of the sources: those that are gone, new and changed."""
     old, new = ({row["source"]: row | {"id": None} for row in table.to_pylist()} for table in (there, asked))
-    kinds = {
+    return {
         "gone": [source for source in old if source not in new],
         "new": [source for source in new if source not in old],
         "changed": [source for source in new if source in old and old[source] != new[source]],
     }
-    return [f"  {len(names)} of the sources {kind}, as {min(names)!r}" for kind, names in kinds.items() if names]
 
 
-def _flat(facts: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in facts.items() if k != "options"} | dict(facts.get("options", {}))
+def _flat(plan: Plan) -> dict[str, Any]:
+    return {k: v for k, v in asdict(plan).items() if k != "options"} | plan.options
 
 
 def plan_rows(dataset: Dataset, plan: Plan, shard: str) -> pa.Table:
-    """The rows of one shard. Damage when plan.parquet is not the file that plan.json names."""
-    with dataset.store.open(TABLE) as file:
+    """The rows of one shard. Damage when a page of the table fails its checksum."""
+    path = f"{SHARDS}/{plan.table}"
+    with dataset.store.open(path) as file:
         try:
             parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
             return parquet.read_row_group(int(shard), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise Damage(f"{dataset.store.where(TABLE)} is damaged: {error}") from error
+        except BROKEN as error:
+            raise Damage(f"{dataset.store.where(path)} is damaged: {error}") from error
 
 
-def whole_plan(dataset: Dataset) -> pa.Table:
+def whole_plan(dataset: Dataset, plan: Plan) -> pa.Table:
     """Every row of the plan."""
-    return from_parquet(dataset.store.read(TABLE), TABLE)
+    path = f"{SHARDS}/{plan.table}"
+    return from_parquet(dataset.store.read(path), dataset.store.where(path))

@@ -1,15 +1,17 @@
 """Receipts prove that a shard of a stage is complete: every file of it is written before its receipt."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
 
-import orjson
 import pyarrow as pa
 
+from mmdata.crash import point
 from mmdata.errors import Damage
+from mmdata.storage.sealed import proof, seal, unseal
 from mmdata.storage.store import Data, Store, sha256
 from mmdata.storage.tables import as_json, from_parquet, to_parquet
 from mmdata.types import Outcome, Output, Reason, Receipt, Reject
@@ -45,9 +47,11 @@ def commit(
         outputs[name] = Output(len(kept), sha256(kept))
     finished = replace(receipt, outputs=outputs)
     path = f"{folder}/{receipt.shard}.json"
-    if store.create(path, orjson.dumps(asdict(finished), option=orjson.OPT_INDENT_2)):
+    point("receipt.files_written")
+    if store.create(path, seal(asdict(finished))):
+        point("receipt.written")
         return finished
-    return _parse(store.read(path), store.where(path))
+    return read_receipt(store, path)
 
 
 def _create_or_adopt(store: Store, path: str, data: Data, adopt: Callable[[bytes], bool]) -> Data:
@@ -60,36 +64,56 @@ def _create_or_adopt(store: Store, path: str, data: Data, adopt: Callable[[bytes
     return data
 
 
+def forget(store: Store, folder: str, receipt: Receipt) -> None:
+    """Take a shard of a stage back, so that the same command makes it again.
+
+    The receipt goes first: without it the other files are nothing, and a crash in between leaves no more than those.
+    """
+    store.delete(f"{folder}/receipts.json")
+    for name in (f"{receipt.shard}.json", *receipt.outputs):
+        store.delete(f"{folder}/{name}")
+
+
 def _parse(data: bytes, where: str) -> Receipt:
     try:
-        facts = orjson.loads(data)
+        facts = unseal(data, where)
         facts["outputs"] = {name: Output(**output) for name, output in facts["outputs"].items()}
         return Receipt(**facts)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{where} is not a receipt: {error}") from error
+
+
+def read_receipt(store: Store, path: str) -> Receipt:
+    """One receipt. Damage when it is not as it was written."""
+    return _parse(store.read(path), store.where(path))
 
 
 def read_receipts(store: Store, folder: str) -> dict[str, Receipt]:
     """Shard name to receipt, in shard order. Damage when one cannot be read."""
     paths = [info.path for info in store.list(folder) if RECEIPT.fullmatch(info.path.rpartition("/")[2])]
     with ThreadPoolExecutor(16) as pool:
-        receipts = list(pool.map(lambda path: _parse(store.read(path), store.where(path)), paths))
+        receipts = list(pool.map(lambda path: read_receipt(store, path), paths))
     return {receipt.shard: receipt for receipt in receipts}
 
 
 def write_summary(store: Store, folder: str, changed: bool) -> None:
     """All receipts of a stage as one `receipts.parquet`, for readers of very many shards.
 
-    Nothing is done when no receipt has `changed` and the file is there: an earlier run may have ended before it.
+    `receipts.json`, written last, proves it. Nothing is done when no receipt has `changed` and that is there: an
+    earlier run may have ended before it.
     """
-    path = f"{folder}/receipts.parquet"
-    if not changed and store.info(path):
+    path, proof_path = f"{folder}/receipts.parquet", f"{folder}/receipts.json"
+    if not changed and store.info(proof_path):
         return
+    point("summary.write")
     rows = [
         {name: value if isinstance(value, str | int) else as_json(value) for name, value in asdict(r).items()}
         for r in read_receipts(store, folder).values()
     ]
-    store.replace(path, to_parquet(pa.Table.from_pylist(rows)))
+    data = to_parquet(pa.Table.from_pylist(rows))
+    store.delete(proof_path)
+    store.replace(path, data)
+    store.replace(proof_path, seal({"receipts": len(rows), "files": proof({"receipts.parquet": data})}))
 
 
 def rejects_file(rejects: Iterable[Reject]) -> dict[str, Data]:
@@ -106,12 +130,8 @@ def read_rejects(store: Store, folder: str) -> list[Reject]:
 
 
 def tally(rejects: Iterable[Reject], outcome: Outcome) -> dict[str, int]:
-    """Samples by reason, each sample counted once (under its first reason)."""
-    first: dict[int, Reason] = {}
-    for reject in rejects:
-        if reject.outcome == outcome:
-            first.setdefault(reject.id, reject.reason)
-    counts: dict[str, int] = {}
-    for reason in first.values():
-        counts[reason.value] = counts.get(reason.value, 0) + 1
-    return dict(sorted(counts.items()))
+    """Rows by reason. A sample that was repaired in several ways is counted once, under the first reason."""
+    wanted = [reject for reject in rejects if reject.outcome == outcome]
+    if outcome is Outcome.REPAIRED:
+        wanted = list({reject.id: reject for reject in reversed(wanted)}.values())
+    return dict(sorted(Counter(reject.reason.value for reject in wanted).items()))

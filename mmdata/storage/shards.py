@@ -1,6 +1,7 @@
 """Shards: a tar of samples, and beside it a table that finds any part by offset and proves it by hash."""
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -10,11 +11,12 @@ from mmdata.errors import Damage, NotFound
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.store import Data, sha256
 from mmdata.storage.tables import PART_COLUMNS, from_parquet, metadata_columns, to_parquet
-from mmdata.storage.tar import END, header, padding
+from mmdata.storage.tar import BLOCK, END, header, padding
 from mmdata.types import Modality, Part, Receipt, Sample
 
 CHUNK = 8 << 20  # bytes read at once
 GAP = 256 << 10  # unwanted bytes worth reading over rather than asking twice
+OFFSETS = frozenset(f"{part}_offset" for part in [*Modality, "json"])
 
 
 def member_name(sample_id: int, suffix: str) -> str:
@@ -22,29 +24,48 @@ def member_name(sample_id: int, suffix: str) -> str:
     return f"{sample_id:09d}.{suffix}"
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A sample as it lies in a shard: the blocks of its members, and its row, with offsets from the first block."""
+
+    blocks: list[Data]
+    size: int  # bytes of all blocks
+    row: dict[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def pack(sample: Sample, caption: str | None = None) -> Packed:
+    """The members of a sample, each hashed. Its true key, source and metadata go into a `.json` member."""
+    about = {"key": sample.key, "source": sample.source, "metadata": sample.metadata}
+    about_json = orjson.dumps(about, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
+    parts = {str(modality): part for modality, part in sample.parts.items()} | {"json": Part("json", about_json)}
+    row: dict[str, Any] = {"id": sample.id, "key": sample.key, "source": sample.source, "caption": caption}
+    blocks: list[Data] = []
+    place = 0
+    for name, part in sorted(parts.items(), key=lambda item: item[1].suffix):
+        size = len(part.data)
+        facts = (part.suffix, place + BLOCK, size, sha256(part.data))
+        row |= {f"{name}_{column}": fact for column, fact in zip(PART_COLUMNS, facts, strict=True)}
+        blocks += header(member_name(sample.id, part.suffix), size), part.data, padding(size)
+        place += BLOCK + size + -size % BLOCK
+    return Packed(blocks, place, row, sample.metadata)
+
+
 class ShardWriter:
-    """Collects samples, in the order of their ids, into the bytes of a tar and of its sample table."""
+    """Collects packed samples, in the order of their ids, into the bytes of a tar and of its sample table."""
 
     def __init__(self) -> None:
         self.tar = bytearray()
         self.rows: list[dict[str, Any]] = []
         self.metadata: list[Mapping[str, Any]] = []
 
-    def add(self, sample: Sample, caption: str | None = None) -> None:
-        """Append one sample. Its true key, source and metadata go into a `.json` member."""
-        about = {"key": sample.key, "source": sample.source, "metadata": sample.metadata}
-        about_json = orjson.dumps(about, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
-        parts = {str(modality): part for modality, part in sample.parts.items()}
-        parts["json"] = Part("json", about_json)
-        row: dict[str, Any] = {"id": sample.id, "key": sample.key, "source": sample.source}
-        for name, part in sorted(parts.items(), key=lambda item: item[1].suffix):
-            self.tar += header(member_name(sample.id, part.suffix), len(part.data))
-            facts = (part.suffix, len(self.tar), len(part.data), sha256(part.data))
-            row |= {f"{name}_{column}": fact for column, fact in zip(PART_COLUMNS, facts, strict=True)}
-            self.tar += part.data
-            self.tar += padding(len(part.data))
-        self.rows.append(row | {"caption": caption})
-        self.metadata.append(sample.metadata)
+    def add(self, packed: Packed) -> None:
+        """Append one sample."""
+        start = len(self.tar)
+        self.rows.append({name: start + fact if name in OFFSETS else fact for name, fact in packed.row.items()})
+        self.metadata.append(packed.metadata)
+        for block in packed.blocks:
+            self.tar += block
 
     def files(self) -> dict[str, Data]:
         """The tar and its sample table, as files to commit. Nothing can be added any more: the tar is not copied."""

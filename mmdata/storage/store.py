@@ -12,12 +12,15 @@ from typing import Any, BinaryIO, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
+from mmdata.crash import point, tear
 from mmdata.errors import ConfigError, NotFound, StorageError, StorageFull
+from mmdata.storage.remote import has_timeouts, open_remote, problem, put_new, repeat
 from mmdata.storage.walk import walk
 
 READ_AHEAD = 1 << 20  # bytes of an object read at once
+LARGE = 8 << 20  # bytes that may take longer to send than an answer may take
 Data = bytes | bytearray | memoryview
 
 
@@ -31,6 +34,7 @@ class FileInfo:
     path: str
     size: int
     version: str
+    modified: float  # seconds since 1970, by the clock of the store
 
 
 def sha256(data: Data) -> str:
@@ -39,12 +43,15 @@ def sha256(data: Data) -> str:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
+    """Failures of the system and of object stores as a StorageError that names `what`."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise NotFound(f"{what} does not exist") from error
     except (BaseError, OSError) as error:
+        if "://" in what:
+            raise problem(what, error) from error
+        if isinstance(error, FileNotFoundError):
+            raise NotFound(f"{what} does not exist") from error
         reason = str(error).split("\n")[0]
         if "No space left" in str(error):
             raise StorageFull(f"no space left to write {what}; free some and run the same command again") from error
@@ -62,15 +69,19 @@ class Store:
         self.url = url.rstrip("/") if remote else str(Path(url.removeprefix("file://")).resolve())
         self.local = None if remote else Path(self.url)
         self._store: Any = self._open()
+        self._patient: Any = None
 
     def _open(self) -> Any:
         if self.local is not None:
-            with _translated(self.url):
+            with translated(self.url):
                 if self.local.exists() and not self.local.is_dir():
                     raise ConfigError(f"{self.url} is a file, not a folder")
                 return LocalStore(self.local, mkdir=False) if self.local.exists() else None
+        return self._remote()
+
+    def _remote(self, *, stalls: bool = True) -> Any:
         try:
-            return from_url(self.url)
+            return open_remote(self.url, stalls=stalls)
         except (BaseError, ValueError) as error:
             raise ConfigError(f"cannot open {self.url}: {str(error).splitlines()[0]}") from error
 
@@ -85,10 +96,16 @@ class Store:
 
     def _writing(self) -> Any:
         if self._store is None and self.local is not None:
-            with _translated(self.url):
+            with translated(self.url):
                 self.local.mkdir(parents=True, exist_ok=True)
                 self._store = LocalStore(self.local)
         return self._store
+
+    def _sending(self, size: int) -> Any:
+        if size <= LARGE or not has_timeouts(self.url):
+            return self._writing()
+        self._patient = self._patient or self._remote(stalls=False)
+        return self._patient
 
     def where(self, path: str) -> str:
         """The full URL or path of a file."""
@@ -96,21 +113,34 @@ class Store:
 
     def create(self, path: str, data: Data) -> bool:
         """Write a file that is not there yet; False, and nothing changed, when it is."""
-        with _translated(self.where(path)):
-            try:
-                obstore.put(self._writing(), path, memoryview(data), mode="create")
-            except AlreadyExistsError:
-                return False
+        point("store.create")
+        tear("store.create.torn", len(data))
+        with translated(self.where(path)):
+            created = self._create(path, data)
+        if created:
+            point("store.created")
+        return created
+
+    def _create(self, path: str, data: Data) -> bool:
+        if self.local is None:
+            return put_new(self._sending(len(data)), path, data)
+        try:
+            obstore.put(self._writing(), path, memoryview(data), mode="create")
+        except AlreadyExistsError:
+            return False
         return True
 
     def replace(self, path: str, data: Data) -> None:
         """Write a file in one step, over an old one if there is one."""
-        with _translated(self.where(path)):
-            obstore.put(self._writing(), path, memoryview(data), mode="overwrite")
+        point("store.replace")
+        tear("store.replace.torn", len(data))
+        with translated(self.where(path)):
+            obstore.put(self._sending(len(data)), path, memoryview(data), mode="overwrite")
+        point("store.replaced")
 
     def read(self, path: str) -> bytes:
         """The whole file; NotFound when it is not there."""
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             if self.local is not None:
                 with open(os.path.join(self.url, path), "rb") as file:  # noqa: PTH118, PTH123  a Path costs more than a read
                     return file.read()
@@ -120,7 +150,7 @@ class Store:
         """`size` bytes from `start`; StorageError when the file is shorter."""
         if size == 0:
             return memoryview(b"")
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             data = memoryview(self._range(path, start, size))
         if len(data) != size:
             raise StorageError(f"{self.where(path)} ends at byte {start + len(data)}, not {start + size}")
@@ -135,7 +165,7 @@ class Store:
 
     def open(self, path: str) -> BinaryIO:
         """A seekable, buffered reader."""
-        with _translated(self.where(path)):
+        with translated(self.where(path)):
             if self.local is not None:
                 return (self.local / path).open("rb")
             size = obstore.head(self._reading(), path)["size"]
@@ -144,7 +174,7 @@ class Store:
     def info(self, path: str) -> FileInfo | None:
         """Size and version, or None when the file is not there."""
         try:
-            with _translated(self.where(path)):
+            with translated(self.where(path)):
                 if self.local is not None:
                     return _local_info(path, os.stat(os.path.join(self.url, path)))  # noqa: PTH116, PTH118
                 return _info(obstore.head(self._reading(), path))
@@ -154,9 +184,9 @@ class Store:
     def list_here(self) -> list[FileInfo]:
         """Every file at the top, none of a folder, sorted by path; empty when there is none."""
         if self.local is not None:
-            with _translated(self.url):
+            with translated(self.url):
                 return _list_top(self.local) if self.local.is_dir() else []
-        with _translated(self.url):
+        with translated(self.url):
             found = obstore.list_with_delimiter(self._reading())["objects"]
             return sorted((_info(meta) for meta in found), key=lambda info: info.path)
 
@@ -164,17 +194,19 @@ class Store:
         """Every file below `prefix`, sorted by path; empty when there is none."""
         if self.local is not None:
             return _list_local(self.local, prefix)
-        with _translated(self.where(prefix)):
+        with translated(self.where(prefix)):
             chunks = obstore.list(self._reading(), prefix=prefix or None, chunk_size=1000)
             return sorted((_info(meta) for chunk in chunks for meta in chunk), key=lambda info: info.path)
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens when it is not there."""
-        with _translated(self.where(path)):
+        point("store.delete")
+        with translated(self.where(path)):
             if self.local is not None:
                 (self.local / path).unlink(missing_ok=True)
-                return
-            obstore.delete(self._reading(), path)
+            else:
+                repeat(lambda: obstore.delete(self._reading(), path))
+        point("store.deleted")
 
 
 class _Ranges(io.RawIOBase):
@@ -193,6 +225,11 @@ class _Ranges(io.RawIOBase):
         self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         return self._place
 
+    def readall(self) -> bytes:
+        data = self._store.read_range(self._path, self._place, max(0, self._size - self._place))
+        self._place = max(self._place, self._size)
+        return bytes(data)
+
     def readinto(self, buffer: Any) -> int:
         size = max(0, min(len(buffer), self._size - self._place))
         buffer[:size] = self._store.read_range(self._path, self._place, size)
@@ -201,12 +238,18 @@ class _Ranges(io.RawIOBase):
 
 
 def _info(meta: Any) -> FileInfo:
-    return FileInfo(meta["path"], meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
+    return FileInfo(
+        meta["path"],
+        meta["size"],
+        meta["e_tag"] or meta["last_modified"].isoformat(),
+        meta["last_modified"].timestamp(),
+    )
 
 
 def _local_info(path: str, status: os.stat_result) -> FileInfo:
     is_file = S_ISREG(status.st_mode) or S_ISLNK(status.st_mode)  # a link here leads nowhere
-    return FileInfo(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}" if is_file else "")
+    version = f"{status.st_mtime_ns:x}-{status.st_size:x}" if is_file else ""
+    return FileInfo(path, status.st_size, version, status.st_mtime)
 
 
 def _list_top(folder: Path) -> list[FileInfo]:
@@ -220,5 +263,5 @@ def _list_local(root: Path, prefix: str) -> list[FileInfo]:
     if not folder.is_dir():
         return []
     above = prefix.rstrip("/") + "/" if prefix else ""
-    with _translated(str(folder)):
+    with translated(str(folder)):
         return sorted((_local_info(above + path, status) for path, status in walk(folder)), key=lambda i: i.path)

@@ -1,0 +1,124 @@
+"""The app: the routes of the contract over one dataset, behind a guard."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Response
+
+from mmdata.errors import MMDataError
+from mmdata.serve.answers import ERRORS, json
+from mmdata.serve.asking import Asking
+from mmdata.serve.collection import Collection
+from mmdata.serve.describe import describe
+from mmdata.serve.errors import answer_errors
+from mmdata.serve.guard import Guard
+from mmdata.serve.limits import THIS_MACHINE, USUAL, Access, Limits
+from mmdata.serve.media_routes import media_routes
+from mmdata.serve.messages import IndexOut, MapOut, SearchAnswer, SearchRequest
+from mmdata.serve.metrics import Measured, Metrics
+from mmdata.serve.page_files import page_routes
+from mmdata.serve.projection import columns, project
+from mmdata.serve.shelf import Latest, Shelf
+from mmdata.storage.dataset import Dataset
+from mmdata.types import Modality
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    dataset: Dataset,
+    access: Access = THIS_MACHINE,
+    limits: Limits = USUAL,
+    *,
+    refresh_seconds: float = 2.0,
+    warm: bool = False,
+) -> FastAPI:
+    """The service over a dataset.
+
+    A newer generation of an index is used `refresh_seconds` after it appeared; `warm`: load the encoders now,
+    and not with the first query.
+    """
+    shelf, collection = Shelf(dataset), Collection(dataset)
+    asking = Asking(limits, has_media=bool(collection))
+    metrics = Metrics(shelf, asking)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(_keep_fresh(shelf, refresh_seconds))]
+        if warm:
+            tasks.append(asyncio.create_task(asyncio.to_thread(load_encoders, shelf)))
+        yield
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        asking.close()
+
+    app = FastAPI(title="mmdata", docs_url=None, redoc_url=None, lifespan=lifespan)
+    answer_errors(app)
+    app.include_router(page_routes())
+    app.include_router(media_routes(collection))
+    _add_search(app, shelf, asking)
+    _add_indexes(app, shelf)
+    _add_watch(app, metrics)
+    app.add_middleware(Guard, access=access, limits=limits)
+    app.add_middleware(Measured, metrics=metrics)
+    return app
+
+
+def _add_search(app: FastAPI, shelf: Shelf, asking: Asking) -> None:
+    @app.post("/search", response_model=SearchAnswer, responses=ERRORS)
+    async def search(request: SearchRequest) -> Response:
+        since = time.perf_counter()
+        names = [request.index] if isinstance(request.index, str) else request.index
+        indexes = [shelf[name] for name in names]
+        async with asyncio.timeout(asking.limits.seconds):
+            answers = await asyncio.gather(*(asking.answer(index, request) for index in indexes))
+        return json({"answers": answers, "seconds": time.perf_counter() - since})
+
+
+def _add_indexes(app: FastAPI, shelf: Shelf) -> None:
+    about, maps = Latest(describe), Latest(project)
+
+    @app.get("/indexes", response_model=list[IndexOut], responses=ERRORS)
+    def indexes() -> Response:
+        return json([about(index) for index in shelf])
+
+    @app.get("/indexes/{name}/map", response_model=MapOut, responses=ERRORS)
+    def projection(name: str, field: Annotated[str | None, Query(max_length=256)] = None) -> Response:
+        index = shelf[name]
+        return json(columns(index, maps(index), field))
+
+
+def _add_watch(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/health", responses=ERRORS)
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=Response, responses={**ERRORS, 200: {"content": {"text/plain": {}}}})
+    def figures() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _keep_fresh(shelf: Shelf, seconds: float) -> None:
+    """Look for newer generations now and then: a label is small, and this works on any store."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(shelf.refresh)
+        except MMDataError as error:
+            log.error("the indexes cannot be listed: %s", error)
+
+
+def load_encoders(shelf: Shelf) -> None:
+    """Load what queries will need; what cannot be loaded says so when it is asked for."""
+    for index in shelf:
+        for modality in index.card.towers:
+            try:
+                index.encoder(Modality(modality))
+            except MMDataError as error:
+                log.warning("%s queries of %r will fail: %s", modality, index.facts.name, error)

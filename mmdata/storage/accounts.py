@@ -1,0 +1,75 @@
+"""What a dataset holds, file by file: which document proves it, and what nothing proves."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mmdata.errors import Damage, NotFound
+from mmdata.storage.dataset import SHARDS, Dataset
+from mmdata.storage.sealed import proven, unseal
+from mmdata.storage.store import FileInfo
+from mmdata.types import Output
+
+FOLDERS = (SHARDS, "features", "heads", "indexes", "predictions")
+READERS = 16
+CARDS = {"features": "encoder.json", SHARDS: "plan.json"}
+"""The document without which the receipts of a folder mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A file that is not what was written, and how that shows."""
+
+    path: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a file must be, and the document that says so."""
+
+    output: Output
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """`infos` are all files by path, `proofs` those that a document names, `loose` those that none does."""
+
+    infos: dict[str, FileInfo]
+    documents: list[str]
+    proofs: dict[str, Proof]
+    damaged: list[Finding]
+
+    @property
+    def loose(self) -> list[FileInfo]:
+        return [info for path, info in self.infos.items() if path not in self.proofs and not path.endswith(".json")]
+
+
+def account(dataset: Dataset) -> Accounts:
+    """Read every document of a dataset; the other files are only listed."""
+    infos = {info.path: info for folder in FOLDERS for info in dataset.store.list(folder)}
+    documents = ["dataset.json", *(path for path in infos if path.endswith(".json"))]
+    with ThreadPoolExecutor(READERS) as pool:
+        read = list(pool.map(lambda path: _read(dataset, path), documents))
+    proofs: dict[str, Proof] = {}
+    for path, found in zip(documents, read, strict=True):
+        folder = path.rpartition("/")[0]
+        if not isinstance(found, Finding):
+            proofs |= {f"{folder}/{name}": Proof(output, path) for name, output in found.items()}
+    damaged = [found for found in read if isinstance(found, Finding)]
+    return Accounts(infos, documents, proofs, [*damaged, *_without_card(documents)])
+
+
+def _read(dataset: Dataset, path: str) -> dict[str, Output] | Finding:
+    try:
+        return proven(unseal(dataset.store.read(path), dataset.store.where(path)))
+    except (Damage, NotFound, KeyError) as error:
+        return Finding(path, str(error).removeprefix(f"{dataset.store.where(path)} "))
+
+
+def _without_card(documents: Iterable[str]) -> list[Finding]:
+    there = set(documents)
+    folders = {path.rpartition("/")[0] for path in documents if path.rpartition("/")[2][:6].isdigit()}
+    cards = {f"{folder}/{CARDS[kind]}" for folder in folders if (kind := folder.partition("/")[0]) in CARDS}
+    return [Finding(card, "is gone, and shards that were made by it are there") for card in sorted(cards - there)]

@@ -1,0 +1,101 @@
+"""Object stores as they are: slow, busy, forgetful. How long they are waited for, and what their errors mean."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, GenericError
+from obstore.store import from_url
+
+from mmdata.errors import NotFound, StorageError
+
+Result = TypeVar("Result")
+
+RETRIES: Any = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
+"""obstore waits 0.1 s before the first retry of a request, twice as long before the next, 15 s at most."""
+READ_TIMEOUT = "30s"  # without a byte
+TIMEOUT = "10m"  # of a whole request: 256 MB at half a megabyte a second
+CLIENT = ("timeout", "read_timeout", "connect_timeout", "allow_http", "allow_invalid_certificates", "proxy_url")
+PREFIXES = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", "az": "AZURE", "abfs": "AZURE", "abfss": "AZURE"}
+PAUSES = (0.2, 0.4, 0.8)  # seconds between tries that end without an answer
+ANSWERED = "Server returned"  # obstore has repeated such a request already
+ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+NO_ACCESS = ("403 Forbidden", "401 Unauthorized", "169.254.169.254", "metadata.google.internal", "ACCOUNT_KEY")
+CREDENTIALS = {
+    "AWS": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (the files in ~/.aws are not read)",
+    "GOOGLE": "GOOGLE_APPLICATION_CREDENTIALS",
+    "AZURE": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+
+
+def has_timeouts(url: str) -> bool:
+    """Whether `url` is that of a store behind a network."""
+    return url.partition("://")[0] in PREFIXES
+
+
+def open_remote(url: str, *, stalls: bool = True) -> Any:
+    """obstore's store at `url`, with bounded retries and time-outs; the environment goes over our own.
+
+    With `stalls`, a request that is silent for half a minute is given up and tried again. To send a large
+    file takes longer than that, and an answer comes only after its last byte.
+    """
+    if not has_timeouts(url):
+        return from_url(url)
+    prefix = PREFIXES[url.partition("://")[0]]
+    own = {"timeout": TIMEOUT} | ({"read_timeout": READ_TIMEOUT} if stalls else {})
+    said = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in CLIENT}
+    told: dict[str, Any] = {name: value for name, value in said.items() if value and (stalls or "read" not in name)}
+    told |= {name: value.lower() in ("1", "true") for name, value in told.items() if name.startswith("allow")}
+    options: Any = own | told  # obstore has a type for each prefix
+    return from_url(url, client_options=options, retry_config=RETRIES)
+
+
+def put_new(store: Any, path: str, data: Any) -> bool:
+    """Create a file; False when it is there.
+
+    False may also mean that it is the file of a first try, whose answer was lost: so who gets False compares bytes.
+    """
+    for pause in PAUSES:
+        try:
+            repeat(lambda: obstore.put(store, path, memoryview(data), mode="create"))
+            return True
+        except AlreadyExistsError as error:
+            if "ConditionalRequestConflict" not in str(error):
+                return False
+        time.sleep(pause)  # S3 says so when another writer of the same file is not done yet
+    return False
+
+
+def repeat(request: Callable[[], Result]) -> Result:
+    """A request that may be made twice. obstore repeats none that changes something and ends without an answer."""
+    for pause in PAUSES:
+        try:
+            return request()
+        except GenericError as error:
+            if ANSWERED in str(error):
+                raise
+        time.sleep(pause)
+    return request()
+
+
+def problem(what: str, error: Exception) -> StorageError:
+    """What a failure of an object store means, with the bucket, the key and the remedy."""
+    text = str(error)
+    answer = ANSWER.search(text)
+    reason = f"{answer[1]}: {answer[2]}" if answer else text.split("\n")[0]
+    scheme, _, rest = what.partition("://")
+    prefix, bucket = PREFIXES.get(scheme, "AWS"), rest.partition("/")[0]
+    if any(sign in text for sign in NO_BUCKET):
+        return NotFound(f"{what}: there is no bucket {bucket!r} at this endpoint; make it, or check {prefix}_ENDPOINT")
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{what} does not exist")
+    if any(sign in text for sign in NO_ACCESS):
+        return StorageError(f"no access to {what}: {reason}; check {CREDENTIALS[prefix]}")
+    if "builder error" in text:
+        return StorageError(f"cannot access {what}: an endpoint without TLS needs {prefix}_ALLOW_HTTP=true")
+    return StorageError(f"cannot access {what}: {reason}; run the same command again when the store answers")

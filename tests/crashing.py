@@ -1,0 +1,98 @@
+"""Runs of a stage in processes of their own that can be killed at a named point, started in milliseconds.
+
+A fork server imports everything once and starts no thread; each run is a fork of it.
+"""
+
+import multiprocessing
+import os
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+SECONDS = 120  # until a run must have ended
+
+TESTS = Path(__file__).parent
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+# the server itself looks nowhere else for what it is to import, and says nothing when it does not find it
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["crashing_preload"])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: its exit code (negative: a signal), what it said, and the points it passed."""
+
+    code: int
+    said: str
+    reached: Counter[str]
+    fired: bool
+
+
+def run_stage_apart(stage: str, dataset: Path, corpus: Path, crash: str | None = None, workers: int = 0) -> Ended:
+    """One stage in a process of its own; `crash` is NAME:N, or "" to write down the points that are passed."""
+    orders = Path(f"{dataset}-orders")
+    said = Path(f"{dataset}-said")
+    for suffix in ("", ".fired", ".reached"):
+        Path(f"{orders}{suffix}").unlink(missing_ok=True)
+    if crash is not None:
+        orders.write_text(crash)
+    process = _context.Process(target=_run, args=(stage, str(dataset), str(corpus), str(orders), str(said), workers))
+    process.start()
+    process.join(SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"{stage} did not end within {SECONDS} s")
+    log = Path(f"{orders}.reached")
+    reached = Counter(log.read_text().split() if log.exists() else [])
+    return Ended(process.exitcode, said.read_text() if said.exists() else "", reached, Path(f"{orders}.fired").exists())
+
+
+def _run(stage: str, dataset: str, corpus: str, orders: str, said: str, workers: int) -> None:
+    from small_job import run_stage
+
+    from mmdata import crash
+    from mmdata.errors import MMDataError
+
+    if not workers:
+        crash.FILE = orders
+    code = 0
+    with open(said, "w") as log:
+        os.dup2(log.fileno(), 2)
+        sys.stderr = log
+        try:
+            run_stage(stage, dataset, corpus, workers)
+        except MMDataError as error:
+            log.write(f"{type(error).__name__}: {error}\n")
+            code = error.exit_code
+    os._exit(code)
+
+
+def files(dataset: Path) -> dict[str, Path]:
+    return {str(path.relative_to(dataset)): path for path in dataset.rglob("*") if path.is_file()}
+
+
+def content(dataset: Path) -> dict[str, Any]:
+    """Every file as it is; of documents the facts, without their seals and without the work that a run did for them."""
+    return {name: _facts(path) for name, path in files(dataset).items() if not name.endswith("receipts.parquet")}
+
+
+def _facts(path: Path) -> Any:
+    data = path.read_bytes()
+    return _timeless(orjson.loads(data)) if path.suffix == ".json" else data
+
+
+def _timeless(facts: Any) -> Any:
+    if isinstance(facts, dict):
+        return {name: _timeless(value) for name, value in facts.items() if name not in ("seconds", "counters", "seal")}
+    return facts
+
+
+def receipts(dataset: Path) -> dict[str, int]:
+    """Name and time of writing of every receipt."""
+    return {n: p.stat().st_mtime_ns for n, p in files(dataset).items() if re.search(r"/\d{6}\.json$", n)}

@@ -1,0 +1,239 @@
+"""Any byte that changes, in any file of a dataset, is found; and what nothing names is swept."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from small_job import BROKEN, SAMPLES, SHARDS, run_all, run_stage, write_corpus
+from typer.testing import CliRunner
+
+from mmdata.cli import app
+from mmdata.config import EvaluateConfig
+from mmdata.errors import Damage
+from mmdata.stages.evaluate import evaluate
+from mmdata.stages.status import status
+from mmdata.stages.verify import gc, verify
+from mmdata.storage.dataset import Dataset
+from mmdata.storage.receipts import read_receipts
+from mmdata.storage.sealed import seal, unseal
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with files of every kind. Do not write into it."""
+    folder = tmp_path_factory.mktemp("made")
+    corpus = write_corpus(folder / "corpus")
+    run_all(str(folder / "dataset"), str(corpus))
+    evaluate(EvaluateConfig(dataset=str(folder / "dataset"), head="kinds", baselines=False))
+    return folder
+
+
+@pytest.fixture
+def dataset(made: Path, tmp_path: Path) -> Dataset:
+    shutil.copytree(made / "dataset", tmp_path / "dataset")
+    return Dataset.open(str(tmp_path / "dataset"))
+
+
+def files(dataset: Dataset) -> list[str]:
+    root = Path(dataset.url)
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def flip(dataset: Dataset, path: str, place: int, bit: int = 1) -> None:
+    file = Path(dataset.url, path)
+    data = bytearray(file.read_bytes())
+    data[place] ^= bit
+    file.write_bytes(data)
+
+
+KINDS = {
+    "dataset.json",
+    "shards/plan.json",
+    "shards/plan.parquet",
+    "shards/000000.tar",
+    "shards/000000.samples.parquet",
+    "shards/000001.rejects.parquet",
+    "shards/000000.json",
+    "shards/receipts.parquet",
+    "shards/receipts.json",
+    "features/colours/encoder.json",
+    "features/colours/000000.parquet",
+    "features/colours/000000.json",
+    "features/colours/receipts.parquet",
+    "features/pair.image/000000.parquet",
+    "features/kinds.fused/000000.parquet",
+    "heads/pair/head.json",
+    "heads/pair/head.safetensors",
+    "heads/pair/metrics.json",
+    "heads/kinds/head.safetensors",
+    "heads/kinds/evaluation.test.json",
+    "heads/kinds/report.json",
+    "heads/kinds/report.md",
+    "heads/kinds/curves.png",
+    "indexes/pair.image/index.json",
+    "indexes/pair.image/000001/index.faiss",
+    "indexes/pair.image/000001/rows.arrow",
+    "indexes/pair.image/000001/trained.faiss",
+    "indexes/pair.image/000001/shards.parquet",
+    "indexes/pair.image/000001/deleted.parquet",
+    "predictions/kinds/000000.parquet",
+    "predictions/kinds/000000.json",
+    "predictions/kinds/receipts.parquet",
+    "predictions/kinds/receipts.json",
+    "features/letters/receipts.json",
+    "heads/kinds/kind.confusion.png",
+    "heads/kinds/kind.calibration.png",
+}
+"""A file of each kind; the test below fails when a kind is missing here."""
+
+
+def kind(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return f"{folder.split('/')[0]}/{name.removeprefix(name[:6]) if name[:6].isdigit() else name}"
+
+
+def test_a_dataset_as_it_was_written_is_whole_and_every_file_of_it_is_accounted_for(dataset: Dataset) -> None:
+    found = verify(dataset)
+    assert (found.damaged, found.loose) == ([], [])
+    assert found.files == len(files(dataset))
+    assert {kind(path) for path in files(dataset)} == {kind(path) for path in KINDS}
+
+
+@pytest.mark.parametrize("path", sorted(KINDS))
+def test_a_flipped_byte_anywhere_in_any_kind_of_file_is_found(dataset: Dataset, path: str) -> None:
+    size = Path(dataset.url, path).stat().st_size
+    for place in {0, 1, size // 3, size // 2, size - 2, size - 1}:
+        for bit in (1, 3, 128):
+            flip(dataset, path, place, bit)
+            found = verify(dataset) if path != "dataset.json" else verify(Dataset(dataset.url))
+            assert path in {finding.path for finding in found.damaged}, (place, bit)
+            flip(dataset, path, place, bit)
+    assert verify(dataset).damaged == []
+
+
+@pytest.mark.parametrize("path", sorted(KINDS - {"dataset.json"}))
+def test_a_file_that_is_gone_is_found_if_it_was_proven(dataset: Dataset, path: str) -> None:
+    Path(dataset.url, path).unlink()
+    found = verify(dataset)
+    if not path.endswith(".json") or path.rpartition("/")[2] in ("plan.json", "encoder.json", "metrics.json"):
+        assert [finding.path for finding in found.damaged] == [path]
+    else:  # a receipt that is gone is a shard to do, and what it proved is left over
+        assert found.damaged == []
+
+
+def test_the_command_says_which_sample_at_which_byte_and_exits_with_seven(dataset: Dataset) -> None:
+    flip(dataset, "shards/000001.tar", 512 + 3)
+    run = CliRunner().invoke(app, ["verify", dataset.url])
+    assert isinstance(run.exception, Damage)
+    assert run.exception.exit_code == 7
+    assert "shards/000001.tar is not what was written; 1 of 9 samples are damaged, the first is 'k10'" in run.output
+    assert "at byte 512" in run.output
+    assert "shards shard 000001: run the same command again" in str(run.exception)
+    as_json = CliRunner().invoke(app, ["verify", dataset.url, "--json"])
+    assert '"path": "shards/000001.tar"' in as_json.output
+
+
+def test_damage_between_the_samples_of_a_tar_names_the_member_before_it(dataset: Dataset) -> None:
+    flip(dataset, "shards/000000.tar", 1)
+    (finding,) = verify(dataset).damaged
+    assert "all samples are whole; " in finding.problem
+    assert "at byte 0" in finding.problem
+
+
+def test_repair_takes_damaged_shards_back_and_the_same_commands_make_the_same_bytes(
+    dataset: Dataset, made: Path
+) -> None:
+    damaged = ["shards/000002.tar", "shards/000003.json", "features/colours/000001.parquet"]
+    for path in damaged:
+        flip(dataset, path, 700)
+    found = verify(dataset, repair=True)
+    assert {finding.path for finding in found.damaged} == set(damaged)
+    for stage in ("shard", "extract"):
+        run_stage(stage, dataset.url, str(made / "corpus"))
+    assert verify(dataset).damaged == []
+    for path in damaged:
+        if not path.endswith(".json"):
+            assert Path(dataset.url, path).read_bytes() == (made / "dataset" / path).read_bytes()
+
+
+def test_gc_removes_what_nothing_names_and_nothing_else(dataset: Dataset) -> None:
+    before = files(dataset)
+    for path in ("shards/000009.tar", "shards/000001.tar#3", "indexes/pair.image/000007/parts/000001.faiss"):
+        Path(dataset.url, path).parent.mkdir(parents=True, exist_ok=True)
+        Path(dataset.url, path).write_bytes(b"left over")
+    Path(dataset.url, "README.txt").write_text("of the user")
+    assert (len(gc(dataset, 0, dry_run=True).removed), len(files(dataset))) == (3, len(before) + 4)
+    swept = gc(dataset, 0, dry_run=False)
+    assert (len(swept.removed), swept.bytes) == (3, 27)
+    assert files(dataset) == sorted([*before, "README.txt"])
+    assert not Path(dataset.url, "indexes/pair.image/000007").exists()
+
+
+def test_gc_leaves_what_is_younger_than_asked_by_the_clock_of_the_store(dataset: Dataset) -> None:
+    old, young = Path(dataset.url, "shards/000009.tar"), Path(dataset.url, "shards/000010.tar")
+    for path in (old, young):
+        path.write_bytes(b"left over")
+    os.utime(old, (time.time() - 7200, time.time() - 7200))
+    swept = gc(dataset, 3600, dry_run=False)
+    assert (swept.removed, swept.kept) == (["shards/000009.tar"], 1)
+    assert young.exists()
+
+
+def test_gc_removes_nothing_from_a_dataset_with_a_damaged_document(dataset: Dataset) -> None:
+    flip(dataset, "shards/000001.json", 40)
+    before = files(dataset)
+    with pytest.raises(Damage, match=r"000001\.json .* nothing was removed"):
+        gc(dataset, 0, dry_run=False)
+    assert files(dataset) == before
+
+
+def test_gc_keeps_the_checkpoint_of_a_training_that_is_not_finished(dataset: Dataset) -> None:
+    checkpoint, head = (Path(dataset.url, "heads/kinds", name) for name in ("checkpoint.safetensors", "head.json"))
+    checkpoint.write_bytes(b"weights")
+    head.rename(f"{dataset.url}/aside")
+    assert "heads/kinds/checkpoint.safetensors" not in gc(dataset, 0, dry_run=True).removed
+    Path(dataset.url, "aside").rename(head)
+    assert gc(dataset, 0, dry_run=False).removed == ["heads/kinds/checkpoint.safetensors"]
+
+
+def test_status_has_every_stage_with_rows_rejects_rate_and_what_is_left(dataset: Dataset) -> None:
+    rows = {row["what"]: row for row in status(dataset)}
+    assert list(rows) == [
+        "shards",
+        *(f"features {name}" for name in ("colours", "kinds.fused", "letters", "pair.image", "pair.text")),
+        "predictions kinds",
+        "head kinds of colours, letters",
+        "head pair of letters, colours",
+        "index pair.image",
+    ]
+    assert rows["shards"]["rejected"] == {"decode_failed": 1} or rows["shards"]["rejected"] == {"unsupported": 1}
+    assert (rows["shards"]["rows in"], rows["shards"]["rows out"]) == (SAMPLES, SAMPLES - 1)
+    assert {row["left"] for row in rows.values()} == {0}
+    assert all(row["rows/s"] > 0 for name, row in rows.items() if "head" not in name)
+    for path in ("features/colours/000001.json", "predictions/kinds/000001.json"):
+        Path(dataset.url, path).unlink()
+    left = {row["what"]: row["left"] for row in status(dataset) if row["left"]}
+    assert left == {"features colours": 1, "predictions kinds": 1}
+    assert BROKEN not in str(rows)
+
+
+def test_receipts_of_every_stage_account_for_every_row(dataset: Dataset) -> None:
+    for folder in ("shards", "features/colours", "features/pair.image", "predictions/kinds"):
+        receipts = read_receipts(dataset.store, folder).values()
+        assert len(receipts) == SHARDS
+        assert all(r.rows_in == r.rows_out + sum(r.rejected.values()) for r in receipts)
+
+
+def test_a_sealed_document_is_read_back_and_any_edit_is_damage() -> None:
+    facts = {"a": 1, "b": [1.5, None, "ü"], "c": {"d": True}}
+    data = seal(facts)
+    assert unseal(data, "x.json") == facts
+    for place in range(len(data)):
+        with pytest.raises(Damage, match=r"x\.json"):
+            unseal(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], "x.json")
+    with pytest.raises(Damage, match="has no seal"):
+        unseal(b'{"a": 1}', "x.json")
+    with pytest.raises(Damage):
+        unseal(data + b"\n", "x.json")
