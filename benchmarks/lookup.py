@@ -60,9 +60,8 @@ def build() -> None:
 def search() -> None:
     opened = open_index(str(big()), "image")
     asked = queries(4096)
-    print(
-        f"{opened.facts.kind} {opened.facts.parameters} over {len(opened)} x {DIM}, k {K}, the fastest of {ROUNDS} to 250 rounds by turns"
-    )
+    how = f"{opened.facts.kind} {opened.facts.parameters} over {len(opened)} x {DIM}, k {K}"
+    print(f"{how}, fastest of {ROUNDS} to 250 rounds by turns; load {os.getloadavg()[0]:.1f}")
     print("| queries at once | bare FAISS /s | search() /s | ratio |\n|---|---|---|---|")
     for size in (16, 64, 512):
         batch = asked[:size]
@@ -129,6 +128,7 @@ def serve() -> None:
         bodies = [
             orjson.dumps({"index": "image", "terms": [{"vector": row.tolist()}], "k": K}) for row in queries(2000)
         ]
+        print(f"load {os.getloadavg()[0]:.1f}")
         asyncio.run(_measure(port, bodies))
     finally:
         server.terminate()
