@@ -73,7 +73,7 @@ class VectorIndex:
         if allowed is not None or not effort:
             return self.exact(queries, k, allowed)
         found = self._approximate(queries, k, effort)
-        short = np.flatnonzero((found[1] < 0).any(axis=1))
+        short = np.flatnonzero(found[1][:, -1] < 0)  # what FAISS did not find stands last
         if len(short):
             found[0][short], found[1][short] = self.exact(queries[short], k)
         return found
@@ -103,7 +103,8 @@ class VectorIndex:
         return self._signed(*faiss.IndexRefine(self.base, self.store).search(queries, k, params=ranked))
 
     def _signed(self, scores: Floats, ids: Ids) -> tuple[Floats, Ids]:
-        return scores * np.float32(METRICS[self.metric].sign), ids
+        sign = METRICS[self.metric].sign
+        return (scores if sign == 1 else scores * np.float32(sign)), ids
 
     def stored(self, ids: Ids) -> Floats:
         """The stored vectors `(n, dim)` of rows."""

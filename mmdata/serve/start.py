@@ -8,7 +8,7 @@ from mmdata.serve.app import create_app
 from mmdata.serve.limits import Limits, access
 from mmdata.storage.dataset import Dataset
 
-GRACE = 20  # seconds for open requests when the service is told to end
+GRACE = 6  # seconds for open requests when the service is told to end; `mmdata.ending` allows 7 in all
 
 
 def app_of(config: ServeConfig) -> FastAPI:
