@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from page_site import HOSTILE, HOSTILE_COLOUR, HOSTILE_STEM, SAMPLES, chromium, make_collection, settled
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 from serving import serving
 
 from mmdata.serve.app import create_app
@@ -271,8 +271,8 @@ def test_a_link_with_an_upload_of_another_tab_says_so(page: Page) -> None:
 
 
 def test_what_is_typed_before_the_indexes_are_known_is_asked_then(page: Page) -> None:
-    held = []
-    page.route("**/indexes", held.append)
+    held: list[Route] = []
+    page.route("**/indexes", lambda route: held.append(route))  # playwright cannot mark a builtin
     page.goto("/")
     page.fill("#words", "a ring")
     page.press("#words", "Enter")
