@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from page_site import HOSTILE, HOSTILE_COLOUR, HOSTILE_STEM, SAMPLES, chromium, make_collection, settled
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 from serving import serving
 
 from mmdata.serve.app import create_app
@@ -252,14 +252,27 @@ def test_back_and_forward_and_a_shared_address_show_the_same(page: Page) -> None
     assert captions(page, "pictures.image") == stars
 
 
+def test_an_exact_number_in_an_address_is_both_ends_of_its_range(page: Page) -> None:
+    page.goto("/?text=a+star&key=circle/nothing::0.5&where=count%3D2&in=minilm")
+    expect(page.locator(".trouble")).to_contain_text("circle/nothing")
+    page.get_by_role("button", name="Remove circle/nothing").click()
+    settled(page)
+    assert all(re.search("two|pair", text) for text in captions(page, "minilm"))
+    expect(page.get_by_label("count, from")).to_have_value("2")
+    page.get_by_label("count, to").fill("3")
+    page.get_by_label("count, to").press("Enter")
+    settled(page)
+    assert asked(page)["where"] == ["count>=2", "count<=3"]
+
+
 def test_a_link_with_an_upload_of_another_tab_says_so(page: Page) -> None:
     page.goto("/?image=123456")
     expect(page.locator("#says")).to_contain_text("add the file again")
 
 
 def test_what_is_typed_before_the_indexes_are_known_is_asked_then(page: Page) -> None:
-    held = []
-    page.route("**/indexes", held.append)
+    held: list[Route] = []
+    page.route("**/indexes", lambda route: held.append(route))  # playwright cannot mark a builtin
     page.goto("/")
     page.fill("#words", "a ring")
     page.press("#words", "Enter")

@@ -7,10 +7,13 @@ import { cannot } from "./query.js";
 import { preview, upload } from "./uploads.js";
 import { idOf } from "./seen.js";
 
+let words; // of the search box, as it was drawn last
+
 /** Draw it from the state; `change(patch)` is called with what the user alters. */
 export function drawAsk(state, indexes, answerers, change) {
   const main = mainText(state.terms);
-  if (document.activeElement !== byId("words") || main) byId("words").value = main?.value ?? "";
+  if (main?.value !== words) byId("words").value = main?.value ?? ""; // else someone may be typing
+  words = main?.value;
   const others = state.terms.filter((term) => term !== main);
   const replace = (old, term) => change({ terms: state.terms.flatMap((one) => (one === old ? term ?? [] : [one])) });
   put(

@@ -36,7 +36,8 @@ function draw(field, state, change) {
   return h("fieldset", { className: own.length ? "active" : "" }, h("legend", {}, field.name), ...inner);
 }
 
-function range(field, own, set) {
+function range(field, given, set) {
+  const own = given.flatMap((one) => (one.op === "=" ? [{ ...one, op: ">=" }, { ...one, op: "<=" }] : [one]));
   const end = (op, word, hint) => {
     const now = own.find((one) => one.op === op)?.value ?? "";
     const others = own.filter((one) => one.op !== op);

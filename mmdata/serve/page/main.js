@@ -51,10 +51,16 @@ function render() {
   byId("view-results").setAttribute("aria-pressed", String(!onMap));
   byId("view-map").setAttribute("aria-pressed", String(onMap));
   if (!ready) return;
-  answer(state, indexes, does, mapHits);
+  answer(state, indexes, does, arrived);
   mapHits();
   if (state.open === null) closeDrawer();
   else openDrawer(state.open, shownHits().find(({ id }) => id === state.open), scoresOf(state.open), does);
+}
+
+/** Hits have come: a key among the terms may have a face now, and the map has something to ring. */
+function arrived() {
+  if (!byId("terms").contains(document.activeElement)) drawAsk(state, indexes, answering(state, indexes), change);
+  mapHits();
 }
 
 function mapHits() {
