@@ -89,7 +89,7 @@ def _drive(pool: Pool, ready: Callable[[], None], name: str) -> Iterator[Done[An
                 _started(pool, ref, ready)
             elif ref in pool.questions:
                 _answered(pool, ref)
-            elif (done := _ended(pool, ref)) is not None:
+            elif ref in pool.working and (done := _ended(pool, ref)) is not None:
                 yield done
 
 
