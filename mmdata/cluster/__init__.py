@@ -109,6 +109,13 @@ def run(
         yield from run_on_ray(setup, work, items, resources, ready, samples, name)
 
 
+def run_together(work: Callable[[], None], resources: Resources) -> None:
+    """Call `work` in each of some processes that torch.distributed joins; see `mmdata.cluster.together`."""
+    from mmdata.cluster import together
+
+    together.run_together(work, resources)
+
+
 @contextmanager
 def one_connection() -> Iterator[None]:
     """Inside it, the first run that needs Ray connects, and the later ones find it connected."""
