@@ -56,6 +56,6 @@ def local_ray() -> Iterator[None]:
     """A local Ray of two CPUs, shared by the session."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
     yield
     ray.shutdown()

@@ -28,6 +28,7 @@ from mmdata.errors import MMDataError, ModelError
 from mmdata.heap import ENVIRONMENT
 from mmdata.types import Reason
 
+NODES = 20  # nodes in a row that may be lost while their workers are set up, as spot nodes are
 log = logging.getLogger(__name__)
 
 
@@ -91,7 +92,7 @@ def _drive(pool: Pool, ready: Callable[[], None], name: str) -> Iterator[Done[An
                 _started(pool, ref, ready)
             elif ref in pool.questions:
                 _answered(pool, ref)
-            elif (done := _ended(pool, ref)) is not None:
+            elif ref in pool.working and (done := _ended(pool, ref)) is not None:
                 yield done
 
 
@@ -106,9 +107,10 @@ def _started(pool: Pool, ref: Any, ready: Callable[[], None]) -> None:
         pool.failed_starts += 1
         if getattr(death, "_actor_init_failed", False):  # mmdata, or what `setup` needs, is not there
             raise ModelError(f"a worker could not be set up: {last_line(death)}") from death
-        if pool.failed_starts >= ATTEMPTS:
-            raise ModelError(f"{ATTEMPTS} workers died while they were set up: {_why(death)}") from death
-        log.warning("a worker died while it was set up (%d of %d): %s", pool.failed_starts, ATTEMPTS, _why(death))
+        most = ATTEMPTS if "worker process" in str(death) else NODES  # else it is the node that went
+        if pool.failed_starts >= most:
+            raise ModelError(f"{pool.failed_starts} workers died while they were set up: {_why(death)}") from death
+        log.warning("a worker died while it was set up (%d of %d): %s", pool.failed_starts, most, _why(death))
         return
     except RayError as problem:
         raise ModelError(f"a worker could not be set up: {last_line(problem)}") from problem
