@@ -16,6 +16,10 @@ import orjson
 
 SECONDS = 120  # until a run must have ended
 
+TESTS = Path(__file__).parent
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+# the server itself looks nowhere else for what it is to import, and says nothing when it does not find it
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["crashing_preload"])
 
