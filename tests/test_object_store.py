@@ -16,7 +16,7 @@ from mmdata import open_index
 from mmdata.cli import app
 from mmdata.cluster import Resources
 from mmdata.config import AlignConfig, ExtractConfig, IndexConfig, ShardConfig
-from mmdata.errors import NotFound, StorageError
+from mmdata.errors import ConfigError, NotFound, StorageError
 from mmdata.stages.align import align
 from mmdata.stages.extract import extract
 from mmdata.stages.index import index
@@ -157,6 +157,16 @@ def test_wrong_credentials_end_a_run_at_once_with_bucket_and_key_named(net, corp
     assert time.monotonic() - since < 60
 
 
+def test_no_credentials_are_said_at_once(net, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setattr(remote, "METADATA", ("127.0.0.1", 1))
+    with pytest.raises(ConfigError, match="no credentials for s3://bucket/data: set AWS_ACCESS_KEY_ID and AWS_SECRET"):
+        Store(DATASET)
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    assert Store(DATASET).info("nothing") is None
+
+
 def test_the_main_job_over_a_bad_network_gives_the_rows_of_a_good_one(net, corpus, built, tmp_path, monkeypatch):
     """Shard, extract, align, index, search and status; faults at files of every kind, each of which must fire."""
     net.faults = []
@@ -208,3 +218,30 @@ def test_the_main_job_over_a_bad_network_gives_the_rows_of_a_good_one(net, corpu
     shard(ShardConfig(dataset=DATASET, source=SOURCE, samples_per_shard=16), HERE)
     extract(ExtractConfig(dataset=DATASET, encoders=ENCODERS), HERE)
     assert [path for method, path, _ in net.seen if method == "PUT" and path.endswith((".tar", ".parquet"))] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*TROUBLE, "cut", "slow"])
+def test_workers_on_ray_get_over_trouble_of_one_kind_in_every_stage(net, corpus, built, kind):
+    net.faults = []
+    source, data = uploaded(corpus, SOURCE), f"s3://{BUCKET}/{kind}"
+    methods = "(GET|HEAD)" if kind in ("cut", "slow") else ".*"
+    commands = [
+        ["shard", source, data, "--samples-per-shard", "16", "--workers", "2"],
+        ["extract", data, "--encoder", "minilm", "--workers", "2"],
+        ["index", data, "--features", "minilm"],
+    ]
+    for verb, *arguments in commands:
+        net.faults = [Fault(kind, methods, path, times=2) for path in (r"\.tar", r"\.parquet", r"\.json", "list-type")]
+        command = [sys.executable, "-c", "from mmdata.cli import main; main()", verb, *arguments]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert ran.returncode == 0, ran.stderr
+        assert sum(fault.fired for fault in net.faults) > 0
+    found = Dataset.open(data)
+    assert {name: receipt.outputs for name, receipt in read_receipts(found.store, "shards").items()} == {
+        name: receipt.outputs for name, receipt in read_receipts(built.store, "shards").items()
+    }
+    assert Features(found, "minilm").to_arrow(["key"])["key"].equals(Features(built, "minilm").to_arrow(["key"])["key"])
+    index_there = open_index(data, "minilm")
+    hits = index_there.search(index_there.encode(Modality.TEXT, "three red circles"), k=1)[0]
+    assert len(hits) == 1

@@ -1,7 +1,9 @@
 """Object stores as they are: slow, busy, forgetful. How long they are waited for, and what their errors mean."""
 
+import io
 import os
 import re
+import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,7 +13,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, GenericError
 from obstore.store import from_url
 
-from mmdata.errors import NotFound, StorageError
+from mmdata.errors import ConfigError, NotFound, StorageError
 
 Result = TypeVar("Result")
 
@@ -26,6 +28,15 @@ ANSWERED = "Server returned"  # obstore has repeated such a request already
 ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 NO_ACCESS = ("403 Forbidden", "401 Unauthorized", "169.254.169.254", "metadata.google.internal", "ACCOUNT_KEY")
+KEYS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_METADATA_ENDPOINT",
+    "AWS_SKIP_SIGNATURE",
+)
+METADATA = ("169.254.169.254", 80)  # where a machine of Amazon's asks for credentials
 CREDENTIALS = {
     "AWS": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (the files in ~/.aws are not read)",
     "GOOGLE": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -47,12 +58,56 @@ def open_remote(url: str, *, stalls: bool = True) -> Any:
     if not has_timeouts(url):
         return from_url(url)
     prefix = PREFIXES[url.partition("://")[0]]
+    if prefix == "AWS" and not any(map(os.environ.get, KEYS)) and not _answers(METADATA):
+        remedy = f"set {CREDENTIALS[prefix]}, or AWS_SKIP_SIGNATURE=true where none are needed"
+        raise ConfigError(f"no credentials for {url}: {remedy}")
     own = {"timeout": TIMEOUT} | ({"read_timeout": READ_TIMEOUT} if stalls else {})
     said = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in CLIENT}
     told: dict[str, Any] = {name: value for name, value in said.items() if value and (stalls or "read" not in name)}
     told |= {name: value.lower() in ("1", "true") for name, value in told.items() if name.startswith("allow")}
     options: Any = own | told  # obstore has a type for each prefix
     return from_url(url, client_options=options, retry_config=RETRIES)
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    """obstore would ask this address for minutes before it says that there are no credentials."""
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+class Ranges(io.RawIOBase):
+    """A file of an object store as Python's own file objects are: obstore's reader is no context manager.
+
+    `read_range` gives so many bytes from a place.
+    """
+
+    def __init__(self, read_range: Callable[[int, int], memoryview], size: int) -> None:
+        self._read_range, self._size, self._place = read_range, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def readall(self) -> bytes:
+        """In one request: Python's own asks for 8 kB at a time."""
+        data = self._read_range(self._place, max(0, self._size - self._place))
+        self._place = max(self._place, self._size)
+        return bytes(data)
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self._size - self._place))
+        buffer[:size] = self._read_range(self._place, size)
+        self._place += size
+        return size
 
 
 def put_new(store: Any, path: str, data: Any) -> bool:

@@ -16,7 +16,7 @@ from obstore.store import LocalStore
 
 from mmdata.crash import point, tear
 from mmdata.errors import ConfigError, NotFound, StorageError, StorageFull
-from mmdata.storage.remote import has_timeouts, open_remote, problem, put_new, repeat
+from mmdata.storage.remote import Ranges, has_timeouts, open_remote, problem, put_new, repeat
 from mmdata.storage.walk import walk
 
 READ_AHEAD = 1 << 20  # bytes of an object read at once
@@ -169,7 +169,8 @@ class Store:
             if self.local is not None:
                 return (self.local / path).open("rb")
             size = obstore.head(self._reading(), path)["size"]
-        return cast(BinaryIO, io.BufferedReader(_Ranges(self, path, size), READ_AHEAD))
+        ranges = Ranges(lambda start, count: self.read_range(path, start, count), size)
+        return cast(BinaryIO, io.BufferedReader(ranges, READ_AHEAD))
 
     def info(self, path: str) -> FileInfo | None:
         """Size and version, or None when the file is not there."""
@@ -207,34 +208,6 @@ class Store:
             else:
                 repeat(lambda: obstore.delete(self._reading(), path))
         point("store.deleted")
-
-
-class _Ranges(io.RawIOBase):
-    """A file of an object store as Python's own file objects are: obstore's reader is no context manager."""
-
-    def __init__(self, store: Store, path: str, size: int) -> None:
-        self._store, self._path, self._size, self._place = store, path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        return self._place
-
-    def readall(self) -> bytes:
-        data = self._store.read_range(self._path, self._place, max(0, self._size - self._place))
-        self._place = max(self._place, self._size)
-        return bytes(data)
-
-    def readinto(self, buffer: Any) -> int:
-        size = max(0, min(len(buffer), self._size - self._place))
-        buffer[:size] = self._store.read_range(self._path, self._place, size)
-        self._place += size
-        return size
 
 
 def _info(meta: Any) -> FileInfo:
