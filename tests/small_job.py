@@ -96,7 +96,7 @@ OTHERS: dict[str, Callable[[str, str, Resources], object]] = {
 def run_stage(stage: str, dataset: str, corpus: str, workers: int = 0) -> None:
     """One stage, as its command would run it."""
     os.environ["MMDATA_CACHE"] = f"{dataset}-cache"
-    (STAGES | OTHERS)[stage](dataset, corpus, Resources(workers, address=os.environ.get("RAY_ADDRESS")))
+    (STAGES | OTHERS)[stage](dataset, corpus, Resources(workers, address=os.environ.get("RAY_ADDRESS") or None))
 
 
 def run_all(dataset: str, corpus: str) -> None:
