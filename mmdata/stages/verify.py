@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,9 +37,7 @@ class Verified:
     repair: list[str]  # what was, or would have to be, made again
 
 
-def verify(
-    dataset: Dataset, repair: bool = False, told: Callable[[int, int], None] = lambda done, total: None
-) -> Verified:
+def verify(dataset: Dataset, repair: bool = False) -> Verified:
     """Read every file and compare it with the hash in its receipt or label, and those with their own seals.
 
     With `repair`, a shard of a stage with a damaged file is taken back, so that the same command makes it again.
@@ -48,9 +46,7 @@ def verify(
     damaged = list(accounts.damaged)
     with ThreadPoolExecutor(threads()) as pool:
         found = pool.map(lambda item: _check(dataset, accounts, *item), accounts.proofs.items())
-        for number, finding in enumerate(found, start=1):
-            damaged += [finding] if finding else []
-            told(number, len(accounts.proofs))
+        damaged += [finding for finding in found if finding]
     return Verified(
         files=len({*accounts.documents, *accounts.proofs}),
         bytes=sum(proof.output.bytes for proof in accounts.proofs.values()),
