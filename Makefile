@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: venv demo stamps check test test-all bench clean
+.PHONY: venv demo stamps check test test-all bench fuzz clean
 
 venv: .venv/installed
 
@@ -36,6 +36,10 @@ test-all: venv
 
 bench: venv
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+fuzz: venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python fuzz/run.py 60
 
 clean:
 	rm -rf .venv demo stamps .mypy_cache .ruff_cache .pytest_cache

@@ -78,7 +78,8 @@ def show_facts(facts: Mapping[str, Any]) -> None:
 def show_epoch(epoch: Mapping[str, Any]) -> None:
     """A line of progress an epoch: the loss of each task and the main validation figures."""
     losses = ", ".join(f"{name} {value:.3f}" for name, value in epoch["loss"].items())
-    found = ", ".join(f"{name} {value:.3f}" for name, value in epoch["validation"].items() if "/r2 " not in name)
+    main = {name: value for name, value in epoch["validation"].items() if " " not in name.replace("mean ", "")}
+    found = ", ".join(f"{name} {value:.3f}" for name, value in main.items())
     say(f"  epoch {epoch['epoch']}: loss {losses}; validation {found}")
 
 

@@ -1,16 +1,13 @@
-"""A small collection with hostile words in it, the service over it, and a Chromium to look at it with."""
+"""A small collection with hostile words in it, and a Chromium to look at it with."""
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from conftest import HERE, STARTERS
-from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mmdata.config import AlignConfig, ExtractConfig, IndexConfig, ShardConfig
@@ -52,22 +49,6 @@ def make_collection(folder: Path) -> Dataset:
     for features in ("minilm", "pictures.image", "sounds.audio"):
         index(IndexConfig(dataset=url, features=features), HERE)
     return Dataset.open(url)
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The address of an app while it is served."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started and thread.is_alive():
-        threading.Event().wait(0.02)
-    try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @contextmanager

@@ -119,6 +119,29 @@ def test_what_was_fitted_retrieves_pairs_it_has_not_seen() -> None:
     assert held["R@1"] > 0.9  # chance is 0.005
 
 
+def test_what_both_sides_share_helps_where_pairs_are_few_and_is_left_out_where_it_says_nothing() -> None:
+    rng = np.random.default_rng(3)
+    text = rng.normal(size=(600, 30))
+    picture = text @ rng.normal(size=(30, 40)) + 15 * rng.normal(size=(600, 40))
+    named, nothing = text + 2 * rng.normal(size=(600, 30)), rng.normal(size=(600, 30))
+    groups, train = [str(n) for n in range(600)], slice(0, 200)
+    found, shares = {}, {}
+    for name, y, shared in (
+        ("without", picture, None),
+        ("with", np.hstack([picture, named]), ((0, 30), (40, 70))),
+        ("noise", np.hstack([picture, nothing]), ((0, 30), (40, 70))),
+    ):
+        fitted = fit_cca(text[train], y[train], groups[train], np.arange(200) % 4, 20, shared=shared)
+        shares[name] = fitted.share
+        sides = fitted.left.project(text[200:]), fitted.right.project(y[200:])
+        assert sides[0].shape == sides[1].shape == (400, fitted.left.dim)
+        assert np.linalg.norm(sides[1], axis=1) == pytest.approx(np.ones(400), abs=1e-5)
+        found[name] = recall_at(*sides, groups[200:])["R@10"]
+    assert found["with"] > found["without"] + 0.2
+    assert (shares["without"], shares["noise"]) == (0.0, 0.0)
+    assert shares["with"] > 0
+
+
 def test_dim_is_cut_to_what_the_smaller_view_has() -> None:
     x, y = gaussian_pairs(500)
     found = fit(x, y[:, :7], dim=128)

@@ -15,6 +15,7 @@ import pytest
 import ray.cloudpickle
 
 import mmdata.cluster.actors
+import mmdata.cluster.here
 from mmdata.cluster import Done, Limits, Resources, WorkerDied, default_resources, run, threads
 from mmdata.errors import ConfigError, Conflict, MMDataError, ModelError
 
@@ -259,7 +260,7 @@ def test_a_stall_names_what_it_waits_for(
 def test_a_stall_in_this_process_names_what_it_waits_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mmdata.cluster, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(mmdata.cluster.here, "STALL_SECONDS", 0.5)
     limited = Resources(0, limits=Limits(sample=1.0))  # which is also how often it looks
     assert outcomes(run(partial(setup, tmp_path), slow, ["000041"], limited, name="extract")) == {"000041": "000041"}
     assert "extract: nothing ended for 0.5 s: 0 shards queued, in work: 000041" in caplog.text

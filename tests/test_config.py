@@ -157,7 +157,8 @@ def test_an_unknown_key_like_no_other_lists_them_all():
     message = failure(IndexConfig, flags={"dataset": "d", "features": "a", "zzz": 1})
     assert message == (
         "the command line: unknown key 'zzz'; there are: dataset, overwrite, workers, cpus_per_worker, "
-        "gpus_per_worker, ray_address, max_reject_rate, features, name, kind, metric, min_recall, memory, delete, "
+        "gpus_per_worker, ray_address, sample_timeout, shard_timeout, wait_for_nodes, max_reject_rate, features, name, "
+        "kind, metric, min_recall, memory, delete, "
         "check, seed"
     )
 

@@ -262,6 +262,12 @@ HELD = [
         ),
     ),
     Held(
+        34,
+        "Ctrl-C and SIGTERM",
+        "ends within seconds, says how to go on, exit 130 or 143",
+        ("test_ending::test_a_run_that_is_stopped_ends_at_once_and_says_how_to_go_on",),
+    ),
+    Held(
         37,
         "an object store that fails",
         "bounded retries; 403 and 404 at once, with bucket and key",
@@ -299,6 +305,15 @@ HELD = [
         ),
     ),
     Held(
+        41,
+        "the system kills a worker for its memory",
+        "bisected to the sample, a reject oom",
+        (
+            "test_poison::test_a_picture_that_floods_the_memory_is_a_reject_for_memory",
+            "test_poison::test_a_worker_that_dies_by_chance_costs_no_sample",
+        ),
+    ),
+    Held(
         42,
         "NaN, infinite or zero vectors",
         "a reject; a whole shard of them is an error",
@@ -321,6 +336,16 @@ HELD = [
             "test_extract::test_another_encoder_under_a_name_that_is_taken_is_a_conflict",
             "test_features::test_a_file_of_another_encoder_is_never_mixed_in",
             "test_search::test_vectors_of_another_space_are_refused_with_both_cards",
+        ),
+    ),
+    Held(
+        45,
+        "two runs at once",
+        "one dataset, every row once",
+        (
+            "test_two_runs::test_two_runs_at_once_make_one_dataset",
+            "test_two_runs::test_two_runs_at_once_on_one_cluster_make_one_dataset",
+            "test_index_living::test_of_two_runs_at_once_the_second_is_told",
         ),
     ),
     Held(
@@ -369,6 +394,16 @@ HELD = [
         ),
     ),
     Held(
+        51,
+        "a decoder or an encoder that hangs or crashes",
+        "bisected to the sample, a reject timeout or crash",
+        (
+            "test_poison::test_pictures_that_crash_or_hang_their_decoder_are_rejects_of_the_shard_stage",
+            "test_poison::test_texts_that_crash_or_hang_an_encoder_are_rejects_of_the_extract_stage",
+            "test_poison::test_a_shard_over_its_time_is_tried_sample_by_sample",
+        ),
+    ),
+    Held(
         52,
         "a package or an extra that is not there",
         "the line that installs it",
@@ -379,7 +414,7 @@ HELD = [
     ),
 ]
 
-ELSEWHERE = {34, 35, 36, 41, 45, 51}  # are in other rooms that are being built: signals, full disks, crashes, two runs
+ELSEWHERE = {35, 36}  # full and read-only disks: the room beside this one builds them
 
 
 def known_tests() -> set[str]:

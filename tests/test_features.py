@@ -1,6 +1,7 @@
 """Feature sets: vectors with the card that made them, and no others beside them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -11,6 +12,7 @@ import pytest
 from mmdata.errors import Conflict, Damage, NotFound
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import (
+    LEAF,
     Features,
     card_from_json,
     card_to_json,
@@ -20,7 +22,10 @@ from mmdata.storage.features import (
     same_rows,
     vectors,
 )
+from mmdata.storage.imported import import_vectors
+from mmdata.storage.pages import plain_values
 from mmdata.storage.receipts import commit
+from mmdata.storage.tables import from_parquet
 from mmdata.types import EncoderCard, Modality, Receipt
 
 CARD = EncoderCard(
@@ -195,3 +200,53 @@ def test_files_are_full_paths_any_reader_opens(tmp_path):
     files = Features(written(tmp_path), "tiny").files
     assert files == [str(tmp_path / "features/tiny" / name) for name in ("000000.parquet", "000001.parquet")]
     assert pq.read_table(files)["id"].to_pylist() == [0, 1, 2]
+
+
+# vectors straight from their pages
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("columns", [None, ["embedding"], ["key", "embedding"], ["key"]])
+def test_a_shard_read_from_its_pages_is_what_arrow_reads(tmp_path: Path, dtype: str, columns: list[str] | None) -> None:
+    dataset = Dataset.create(str(tmp_path / "d"))
+    vectors_ = np.random.default_rng(0).normal(size=(9000, 70)).astype(dtype)  # two row groups, several pages
+    features = import_vectors(dataset, "f", Modality.IMAGE, [f"k{n}" for n in range(9000)], vectors_)
+    found = features.read(features.receipts["000000"], columns)
+    by_arrow = from_parquet(dataset.store.read("features/f/000000.parquet"), "f", columns)
+    assert found.equals(by_arrow)
+    assert found.schema.equals(by_arrow.schema, check_metadata=True)
+
+
+def test_a_flipped_bit_of_a_vector_is_damage(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path / "d"))
+    vectors_ = np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32)
+    features = import_vectors(dataset, "f", Modality.IMAGE, [f"k{n}" for n in range(50)], vectors_)
+    path = tmp_path / "d/features/f/000000.parquet"
+    data = bytearray(path.read_bytes())
+    data[data.index(vectors_[25].tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damage, match=r"a page of embedding.list.element fails its checksum"):
+        features.read(features.receipts["000000"])
+
+
+def test_pages_that_are_stored_in_another_way_are_left_to_arrow() -> None:
+    numbers = np.arange(600, dtype=np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(numbers), 6)
+    holes = pa.array([None, *column.to_pylist()[1:]], column.type)
+    ways = {
+        "plain": (column, {"compression": "NONE", "use_dictionary": False}),
+        "compressed": (column, {"compression": "ZSTD", "use_dictionary": False}),
+        "dictionary": (column, {"compression": "NONE", "use_dictionary": True}),
+        "newer pages": (column, {"compression": "NONE", "use_dictionary": False, "data_page_version": "2.0"}),
+        "nulls": (holes, {"compression": "NONE", "use_dictionary": False}),
+    }
+    found = {}
+    for name, (values, options) in ways.items():
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"embedding": values}), sink, **options)
+        data = sink.getvalue().to_pybytes()
+        found[name] = plain_values(data, pq.read_metadata(pa.BufferReader(data)), LEAF, "float32", "f")
+    plain = found.pop("plain")
+    assert plain is not None
+    assert np.array_equal(plain, numbers)
+    assert found == dict.fromkeys(ways.keys() - {"plain"})

@@ -116,7 +116,7 @@ def test_a_head_is_trained_once_and_judged_beside_its_baselines(tmp_path: Path) 
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "heads/kinds").iterdir()}
     assert train_head(config_of(dataset)).facts == first.facts
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "heads/kinds").iterdir()} == written
-    assert sorted(path.name for path in written) == ["head.json", "head.safetensors", "metrics.json"]
+    assert sorted(path.name for path in written) == ["events", "head.json", "head.safetensors", "metrics.json"]
 
     found = evaluate(EvaluateConfig(dataset=dataset.url, head="kinds", missing=("each",)))
     assert found.rows == 80
@@ -141,6 +141,12 @@ def test_a_head_is_trained_once_and_judged_beside_its_baselines(tmp_path: Path) 
     for picture in ("curves.png", "kind.confusion.png", "kind.calibration.png"):
         assert picture in report
         assert (tmp_path / "heads/kinds" / picture).read_bytes().startswith(b"\x89PNG")
+    told = json.loads(dataset.store.read("heads/kinds/evaluation.test.json"))["classes"]["kind"]
+    assert {one["class"] for one in told} == {"cat", "dog", "owl"}
+    assert sum(one["rows"] for one in told) == 80
+    right = sum(one["recall"] * one["rows"] for one in told)
+    assert right / 80 == pytest.approx(found.figures["kind/accuracy"])
+    assert [f"| {one['class']} | {one['rows']} |" in report for one in told] == [True] * 3
 
 
 def test_a_head_that_does_not_beat_its_baseline_says_so(tmp_path: Path) -> None:
@@ -176,7 +182,7 @@ def test_another_config_under_the_same_name_is_refused(tmp_path: Path) -> None:
         ({"tasks": {"k": {"type": "align", "between": ["image", "sound"]}}}, "tasks.k names sound; the inputs are"),
         (
             {"shots": 3, "tasks": {"k": {"type": "regression", "column": "size"}}},
-            "shots counts rows a class, and the first task, 'k', is regression",
+            "shots counts rows a class, and the task 'k' is regression",
         ),
         ({"split": {"validation": 0.0}}, "the split leaves no row for validation"),
     ],
@@ -350,7 +356,82 @@ def test_a_sweep_trains_every_setting_with_every_seed_and_sorts_them(tmp_path: P
     train = config_of(dataset).model_dump(mode="json", exclude={"dataset", "name"})
     values = {"dataset": dataset.url, "name": "lr", "train": train, "over": {"train.lr": [1e-6, 4e-3]}, "seeds": 2}
     table = sweep(check(SweepConfig, values, "the test"), HERE)
-    assert [one.setting for one in table] == [{"train.lr": 4e-3}, {"train.lr": 1e-6}]
+    assert [one.setting for one in table] == ["train.lr 0.004", "train.lr 1e-06"]
     assert table[0].heads == ["lr-1-0", "lr-1-1"]
     assert table[0].mean == pytest.approx(np.mean(table[0].values))
+    assert table[0].lead == pytest.approx(table[0].mean - table[1].mean)
+    assert table[0].lead_interval[0] < table[0].lead < table[0].lead_interval[1]
+    assert table[1].lead is None
     assert read_head(dataset, "lr-1-1").made_from["config"]["train"]["seed"] == 1
+
+
+def test_named_settings_are_judged_on_test_and_the_lower_error_is_the_better(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    train = config_of(dataset).model_dump(mode="json", exclude={"dataset", "name"})
+    train["train"]["monitor"] = "kind/log_loss"
+    settings = {"short": {"train.epochs": 1, "train.lr": 1e-5}, "alone": {"tasks": {"kind": train["tasks"]["kind"]}}}
+    values = {"dataset": dataset.url, "name": "s", "train": train, "settings": settings, "part": "test"}
+    alone, short = sweep(check(SweepConfig, values, "the test"), HERE)
+    assert (alone.setting, short.setting) == ("alone", "short")
+    assert alone.mean < short.mean
+    assert alone.interval is None  # of one seed
+    judged = json.loads(dataset.store.read("heads/s-1-0/evaluation.test.json"))["figures"]
+    assert alone.values == [judged["kind/log_loss"]]
+
+
+def test_few_labels_of_one_task_leave_the_others_theirs(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    joint = describe_training(config_of(dataset, shots=5))
+    alone = describe_training(config_of(dataset, shots=5, tasks={"kind": {"type": "multiclass", "column": "kind"}}))
+    assert joint["labels"]["kind"] == {"train": 15, "validation": 160}
+    assert joint["labels"]["size"]["train"] == joint["rows"]["train"] == 160
+    assert alone["rows"]["train"] == 15
+
+
+# trackers
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard would read: records of a length, a checksum, an event, a checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in sorted(folder.iterdir()):
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            size = int.from_bytes(data[at : at + 8], "little")
+            event = Event.FromString(data[at + 12 : at + 12 + size])
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+            at += size + 16
+    return found
+
+
+class Told:
+    """A tracker of a user's own."""
+
+    def __init__(self, name: str, folder: Path, config: dict[str, Any]) -> None:
+        self.file, self.epochs = folder.parent / "told.json", [name, config["train"]["epochs"]]
+
+    def epoch(self, told: dict[str, Any]) -> None:
+        self.epochs.append(told["epoch"])
+
+    def close(self) -> None:
+        self.file.write_text(json.dumps(self.epochs))
+
+
+def test_every_epoch_goes_to_tensorboard_and_to_a_tracker_of_ones_own(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    config = config_of(dataset, trackers=["tensorboard", f"{__name__}:Told"])
+    train_head(config)
+    history = read_metrics(dataset, "kinds")["history"]
+    found = scalars(tmp_path / "heads/kinds/events")
+    assert found["loss/size"] == [(one["epoch"], pytest.approx(one["loss"]["size"])) for one in history]
+    wanted = [(one["epoch"], pytest.approx(one["validation"]["kind/accuracy"])) for one in history]
+    assert found["validation/kind/accuracy"] == wanted
+    told = json.loads((tmp_path / "heads/kinds/told.json").read_text())
+    assert told == ["kinds", 20, *(one["epoch"] for one in history)]
+    with pytest.raises(ConfigError, match="there is no tracker 'wandb'"):
+        train_head(config_of(dataset, name="other", trackers=["wandb"]))
+    train_head(config_of(dataset, trackers=[], overwrite=True))
+    assert not list((tmp_path / "heads/kinds/events").glob("*"))

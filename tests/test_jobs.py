@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,12 +195,16 @@ def test_ray_address_names_the_cluster_of_a_run(corpus: Path, tmp_path: Path, he
 
 def driver_of(job: Path) -> int:
     """The process id of the driver of a submitted job."""
+    found = [int(pid) for pid, words in command_lines() if words[1:4] == ["-m", "pipelines.end_to_end", str(job)]]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[1:4] == [b"-m", b"pipelines.end_to_end", str(job).encode()]:
-                return int(entry.name)
-    raise LookupError(job)
+        with suppress(OSError):  # it has ended meanwhile
+            if entry.name.isdigit():
+                yield entry.name, (entry / "cmdline").read_text().split("\0")
 
 
 def receipts(folder: Path) -> dict[str, int]:

@@ -51,7 +51,7 @@ def content(dataset: Path) -> dict[str, object]:
     for name, path in files(dataset).items():
         made[name] = path.read_bytes()
         if re.search(r"/\d{6}\.json$", name):
-            made[name] = {k: v for k, v in orjson.loads(path.read_bytes()).items() if k != "seconds"}
+            made[name] = {k: v for k, v in orjson.loads(path.read_bytes()).items() if k not in ("seconds", "seal")}
     return made
 
 

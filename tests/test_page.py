@@ -10,10 +10,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from page_site import HOSTILE, HOSTILE_COLOUR, HOSTILE_STEM, SAMPLES, chromium, make_collection, serving, settled
+from page_site import HOSTILE, HOSTILE_COLOUR, HOSTILE_STEM, SAMPLES, chromium, make_collection, settled
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from serving import serving
 
 from mmdata.serve.app import create_app
+from mmdata.serve.limits import Access
+from mmdata.storage.dataset import Dataset
 
 KEY = "a key that is long enough"
 
@@ -31,8 +34,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def site(browser: Browser, folder: Path) -> Iterator[str]:
-    with serving(create_app(make_collection(folder))) as address:
-        yield address
+    with serving(create_app(make_collection(folder))) as client:
+        yield str(client.base_url)
 
 
 @pytest.fixture
@@ -254,6 +257,18 @@ def test_a_link_with_an_upload_of_another_tab_says_so(page: Page) -> None:
     expect(page.locator("#says")).to_contain_text("add the file again")
 
 
+def test_what_is_typed_before_the_indexes_are_known_is_asked_then(page: Page) -> None:
+    held = []
+    page.route("**/indexes", held.append)
+    page.goto("/")
+    page.fill("#words", "a ring")
+    page.press("#words", "Enter")
+    expect(page.locator("#targets button")).to_have_count(0)
+    page.wait_for_function("document.title.startsWith('a ring')")
+    held[0].continue_()
+    expect(page.locator(".hit.image")).to_have_count(24)
+
+
 def test_the_drawer_shows_everything_and_the_keys_walk(page: Page) -> None:
     page.keyboard.press("/")
     expect(page.locator("#words")).to_be_focused()
@@ -384,6 +399,26 @@ def test_a_service_that_fails_is_said_and_asked_again(page: Page) -> None:
     expect(page.locator(".trouble")).to_contain_text("nothing")  # the service's own words name the field
 
 
+def test_a_locked_service_asks_for_its_key_once(browser: Browser, site: str, folder: Path) -> None:
+    app = create_app(Dataset.open(str(folder / "dataset")), Access(api_key=KEY))
+    with serving(app) as client, browser.new_context(base_url=str(client.base_url)) as context:
+        tab = context.new_page()
+        tab.goto("/?where=folder%3Dstar")
+        tab.get_by_label("The API key of this service:").fill("a wrong one")
+        tab.keyboard.press("Enter")
+        tab.get_by_label("That key is not right. The API key:").fill(KEY)
+        tab.keyboard.press("Enter")
+        settled(tab)
+        image = tab.locator(".hit.image img").first
+        expect(image).to_have_attribute("src", re.compile("^blob:"))  # a tag sends no key, so the page fetched it
+        assert image.evaluate("async (image) => (await image.decode(), image.naturalWidth)") == 192
+        assert tab.evaluate("localStorage.length + document.cookie.length") == 0
+        assert KEY not in tab.url
+        tab.reload()
+        settled(tab)
+        expect(tab.locator(".hit.image").first).to_be_visible()
+
+
 def test_dark_is_the_systems_choice_or_ones_own(page: Page) -> None:
     def ground() -> str:
         return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
@@ -402,16 +437,25 @@ def test_dark_is_the_systems_choice_or_ones_own(page: Page) -> None:
 
 
 CONTRASTS = """() => {
-  const rgb = (text) => { const c = document.createElement("canvas").getContext("2d"); c.fillStyle = text; c.fillRect(0, 0, 1, 1);
-    return [...c.getImageData(0, 0, 1, 1).data]; };
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (rgb(c)[3] === 255) return c; }
-    return "white"; };
-  return [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility({ opacityProperty: true, visibilityProperty: true })
-      && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())).map((e) => {
-    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(rgb(ground(e)))].sort((x, y) => y - x);
-    return [(a + 0.05) / (b + 0.05), e.className || e.tagName, e.textContent.slice(0, 30)]; });
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (text) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = text;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+  const ground = (element) => {
+    const colour = rgba(getComputedStyle(element).backgroundColor);
+    return colour[3] === 255 || !element.parentElement ? colour : ground(element.parentElement);
+  };
+  const says = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  const seen = (element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+  return [...document.querySelectorAll("body *")].filter((one) => says(one) && seen(one)).map((one) => {
+    const ends = [light(rgba(getComputedStyle(one).color)), light(ground(one))].sort((a, b) => b - a);
+    return [(ends[0] + 0.05) / (ends[1] + 0.05), one.className || one.tagName, one.textContent.slice(0, 30)];
+  });
 }"""
 
 
@@ -426,9 +470,12 @@ def test_every_text_has_the_contrast_of_wcag_aa(page: Page, scheme: str) -> None
         assert [entry for entry in measured if entry[0] < 4.5] == []
 
 
-NAMELESS = """() => [...document.querySelectorAll("button, input, select, audio, dialog[open], a")].filter((e) => e.checkVisibility())
-  .filter((e) => !(e.ariaLabel || e.labels?.length || e.textContent.trim() || document.getElementById(e.getAttribute("aria-labelledby"))))
-  .map((e) => e.outerHTML)"""
+NAMELESS = """() => {
+  const label = (one) => document.getElementById(one.getAttribute("aria-labelledby"));
+  const named = (one) => one.ariaLabel || one.labels?.length || one.textContent.trim() || label(one);
+  const all = document.querySelectorAll("button, input, select, audio, a, dialog[open], [role=group]");
+  return [...all].filter((one) => one.checkVisibility() && !named(one)).map((one) => one.outerHTML);
+}"""
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.cluster import Resources
+from mmdata.cluster import Resources, Task
 from mmdata.config import EndToEndConfig, ExtractConfig, IndexConfig, ShardConfig
 from mmdata.errors import Conflict, Damage, MMDataError, ModelError, StorageFull, TooManyRejects
 from mmdata.stages import Clock, Job, Summary, resources_of, run_job
@@ -27,13 +27,14 @@ def receipt(shard: str, rows: int = 10, **rejected: int) -> Receipt:
 def job(outcomes: dict[str, object], done: tuple[Receipt, ...] = (), total: int = 100) -> Job:
     """Every shard of `outcomes` gives its receipt, or raises its error."""
 
-    def work(state: object, name: str) -> list[Receipt]:
+    def work(state: object, task: Task) -> list[Receipt]:
+        name = task.shard
         found = outcomes[name]
         if isinstance(found, Exception):
             raise found
         return [found]  # type: ignore[list-item]
 
-    return Job("extract", "data", lambda: None, work, list(outcomes), done, total, "what is next")
+    return Job("extract", "data", lambda: None, work, lambda shard: [], list(outcomes), done, total, "what is next")
 
 
 def end(job: Job, rate: float = 0.05) -> tuple[MMDataError, list[tuple[int, int, int]]]:
@@ -79,7 +80,8 @@ def test_an_error_that_every_shard_would_meet_ends_the_run_at_once(fatal: MMData
     started: list[str] = []
     release = threading.Event()
 
-    def work(state: object, name: str) -> list[Receipt]:
+    def work(state: object, task: Task) -> list[Receipt]:
+        name = task.shard
         started.append(name)
         if name == "000000":
             raise fatal
@@ -88,7 +90,12 @@ def test_an_error_that_every_shard_would_meet_ends_the_run_at_once(fatal: MMData
 
     names = [f"{n:06d}" for n in range(20)]
     with pytest.raises(type(fatal)) as caught:
-        run_job(Job("extract", "data", lambda: None, work, names, (), 200, ""), HERE, 0.05, lambda *_: None)
+        run_job(
+            Job("extract", "data", lambda: None, work, lambda shard: [], names, (), 200, ""),
+            HERE,
+            0.05,
+            lambda *_: None,
+        )
     assert caught.value is fatal
     assert set(started) < set(names[:6])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from object_store import BUCKET, network
 from tiny_files import tar
 
 from mmdata.errors import ConfigError, Conflict, NotFound, StorageError, StorageFull
@@ -37,9 +38,17 @@ NAMES = [
 ]
 
 
-@pytest.fixture(params=["local", "object store"])
+@pytest.fixture(scope="module")
+def s3():
+    with network():
+        yield f"s3://{BUCKET}"
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request, tmp_path):
-    return Store({"local": str(tmp_path / "new"), "object store": "memory:///"}[request.param])
+    if request.param == "s3":
+        return Store(f"{request.getfixturevalue('s3')}/{request.node.originalname}")
+    return Store({"local": str(tmp_path / "new"), "memory": "memory:///"}[request.param])
 
 
 def test_a_file_is_created_once(store):

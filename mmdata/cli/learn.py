@@ -11,6 +11,7 @@ from mmdata.cli.build import (
     Cpus,
     DatasetArg,
     DryRun,
+    Gpus,
     Overwrite,
     RejectRate,
     SampleTimeout,
@@ -26,6 +27,9 @@ FeaturesOf = Annotated[list[str] | None, typer.Option("--features", help="INPUT=
 
 def train(
     config: Annotated[str | None, typer.Argument(help="YAML file; see configs/")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes that share every batch, on Ray Train (1)")] = None,
+    gpus_per_worker: Gpus = None,
+    ray_address: Address = None,
     overwrite: Overwrite = None,
     set_: Sets = None,
     as_json: AsJson = False,
@@ -42,7 +46,8 @@ def train(
     from mmdata.config import TrainConfig, load
     from mmdata.stages.train import describe_training, train_head
 
-    loaded = load(TrainConfig, config, set_ or (), {"overwrite": overwrite})
+    place = {"workers": workers, "gpus_per_worker": gpus_per_worker, "ray_address": ray_address}
+    loaded = load(TrainConfig, config, set_ or (), place | {"overwrite": overwrite})
     if dry_run:
         _show(describe_training(loaded), as_json)
         return
@@ -207,8 +212,22 @@ def sweep(
     if as_json:
         console.emit_json([asdict(one) for one in table])
         return
-    rows = [[str(one.setting), f"{one.mean:.4f}", f"{one.deviation:.4f}", ", ".join(one.heads)] for one in table]
-    console.show_table(f"{loaded.name}: {table[0].figure}", ["setting", "mean", "sd", "heads"], rows)
+    rows = [
+        [one.figure, one.setting, f"{one.mean:.4f}", _range(one.interval), *_lead(one.lead, one.lead_interval)]
+        for one in table
+    ]
+    title = f"{loaded.name}: {loaded.part}, {loaded.seeds} seeds"
+    console.show_table(title, ["figure", "setting", "mean", "95%", "lead over the first", "95%"], rows)
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+
+
+def _lead(lead: float | None, interval: tuple[float, float] | None) -> list[str]:
+    if lead is None:
+        return ["", ""]
+    return [f"{lead:+.4f}", f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else ""]
 
 
 def _over_shards(

@@ -1,5 +1,6 @@
 """The verb that answers over HTTP: serve."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,8 @@ def serve(
     mmdata serve data/
     mmdata serve data/ --host 0.0.0.0 --allow-host search.example.org --api-key-file key.txt
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # FAISS' threads would spin between batches, and take the CPUs
+
     from mmdata import console
     from mmdata.config import ServeConfig, load
     from mmdata.serve.start import listen

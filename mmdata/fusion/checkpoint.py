@@ -50,6 +50,20 @@ class Checkpoints:
         self.store.delete(self.path)
 
 
+class ReadOnly:
+    """Goes on from the checkpoints of another process, which writes them."""
+
+    def __init__(self, keeper: Checkpoints) -> None:
+        self.keeper = keeper
+
+    def load(self, run: Run) -> bool:
+        """As its keeper does."""
+        return self.keeper.load(run)
+
+    def save(self, run: Run) -> None:
+        """Nothing."""
+
+
 def _read(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         size = int.from_bytes(data[:8], "little")

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Batch:
     rows: Tensor  # (n,) int64
     inputs: Inputs
     targets: dict[str, Tensor]
+    share: float = 1.0  # of its loss in the mean over a crew: how much more than an even part of the rows it has
 
 
 def plan(nbytes: int, device: str, free: int | None = None) -> Plan:
@@ -94,22 +95,27 @@ class Feed:
         """The targets of some rows as an array."""
         return self._targets[name].index_select(0, rows.to(self._home)).cpu().numpy()
 
-    def batches(self, order: Tensor, size: int) -> Iterator[Batch]:
-        """Batches of `size` rows, the last one smaller. Streamed ones are gathered in a thread, ahead."""
+    def batches(self, order: Tensor, size: int, crew: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """Batches of `size` rows, the last one smaller. Streamed ones are gathered in a thread, ahead.
+
+        Of a `crew`, (rank, how many), each takes every so many-th row of a batch.
+        """
         if not len(order):  # an epoch that was entered at its end
             return
-        pieces = torch.split(order, size)
+        pieces = [_part(rows, *crew) for rows in torch.split(order, size)]
         if self.plan.where is Where.RESIDENT:
-            yield from (self.batch(rows) for rows in pieces)
+            for rows, share in pieces:
+                yield replace(self.batch(rows), share=share)
             return
         with ThreadPoolExecutor(1) as pool:
-            waiting: deque[Future[Batch]] = deque()
-            for rows in pieces:
-                waiting.append(pool.submit(self.batch, rows))
+            waiting: deque[tuple[Future[Batch], float]] = deque()
+            for rows, share in pieces:
+                waiting.append((pool.submit(self.batch, rows), share))
                 if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            for future in waiting:
-                yield future.result()
+                    future, own = waiting.popleft()
+                    yield replace(future.result(), share=own)
+            for future, own in waiting:
+                yield replace(future.result(), share=own)
 
     def shuffled(self, rows: Tensor, seed: int, epoch: int, start: int = 0) -> Tensor:
         """The order of an epoch, from its `start`-th row: of seed and epoch alone, so a resumed run has the same.
@@ -123,6 +129,12 @@ class Feed:
         mixed = [blocks[i] for i in random.permutation(len(blocks))]
         windows = [torch.cat(mixed[i : i + WINDOW]) for i in range(0, len(mixed), WINDOW)]
         return torch.cat([rows[torch.from_numpy(random.permutation(len(rows)))] for rows in windows])[start:]
+
+
+def _part(rows: Tensor, rank: int, size: int) -> tuple[Tensor, float]:
+    """The rows of one of a crew and its share; of fewer rows than the crew has members all take all."""
+    mine = rows[rank::size] if len(rows) >= size else rows
+    return mine, (len(mine) * size / len(rows) if len(rows) >= size else 1.0)
 
 
 class _Columns:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmdata.errors import ConfigError
@@ -96,6 +97,14 @@ def encode(
         except ConfigError as error:
             raise ConfigError(f"task {name!r}, column {label!r}: {error}") from error
     return facts, targets
+
+
+def labelled(target: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows have a label: neither -1 nor NaN, `(n,)`."""
+    found: NDArray[np.bool_] = (
+        target >= 0 if target.dtype.kind == "i" else ~np.isnan(target).reshape(len(target), -1).any(1)
+    )
+    return found
 
 
 def shots(target: Tensor, rows: np.ndarray, count: int, seed: int) -> np.ndarray:

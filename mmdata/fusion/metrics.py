@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,24 @@ def confusion(probability: Rows, target: NDArray[np.int64]) -> NDArray[np.int64]
     """How often each class (row) was said to be each class (column), `(classes, classes)`."""
     classes = probability.shape[1]
     return np.bincount(target * classes + probability.argmax(1), minlength=classes**2).reshape(classes, classes)
+
+
+def per_class(probability: Rows, target: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """class, rows, precision, recall and f1 of each class that has rows or is said, the worst f1 first."""
+    counts = confusion(probability, target)
+    right, given, said = counts.diagonal(), counts.sum(1), counts.sum(0)
+    found = [
+        {
+            "class": name,
+            "rows": int(given[place]),
+            "precision": float(right[place] / said[place]) if said[place] else 0.0,
+            "recall": float(right[place] / given[place]) if given[place] else 0.0,
+            "f1": float(2 * right[place] / (given[place] + said[place])),
+        }
+        for place, name in enumerate(classes)
+        if given[place] + said[place]
+    ]
+    return sorted(found, key=lambda one: (one["f1"], one["class"]))
 
 
 def calibration_bins(probability: Rows, target: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -129,6 +148,11 @@ def intervals(
     return [(float(low), float(high)) for low, high in np.nanquantile(values, [0.025, 0.975], axis=0).T]
 
 
-def better(metric: str, value: float, than: float) -> bool:
+def lower_is_better(figure: str) -> bool:
+    """Of `FIGURE` or `TASK/FIGURE`."""
+    return figure.rpartition("/")[2] in LOWER_IS_BETTER
+
+
+def better(figure: str, value: float, than: float) -> bool:
     """Whether `value` is the better figure."""
-    return value < than if metric in LOWER_IS_BETTER else value > than
+    return value < than if lower_is_better(figure) else value > than

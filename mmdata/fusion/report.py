@@ -14,16 +14,37 @@ MOST_CLASSES = 60  # more names than this do not fit an axis
 
 
 def report(title: str, facts: Mapping[str, Any], pictures: Sequence[str]) -> str:
-    """Markdown: each task beside its baselines, all figures, missing inputs, pictures."""
+    """Markdown: each task beside its baselines with its classes and pictures, all figures, missing inputs, curves.
+
+    A picture belongs to the task that its name begins with, as in TASK.confusion.png.
+    """
     lines = [f"# {title}: {facts['rows']} rows", ""]
-    for name, told in facts["beside"].items():
-        lines += [f"## {name}", "", f"This head {told['verdict']}.", "", *_standings(told), ""]
+    own = {picture: picture.partition(".")[0] for picture in pictures}
+    for name in sorted({*facts["beside"], *facts["classes"]}):
+        lines += [f"## {name}", ""]
+        if told := facts["beside"].get(name):
+            lines += [f"This head {told['verdict']}.", "", *_standings(told), ""]
+        lines += [f"![{picture}]({picture})" for picture, task in own.items() if task == name]
+        lines += _classes(facts["classes"].get(name, []))
     lines += ["## Figures", "", "| figure | value |", "|---|---|"]
     lines += [f"| {name} | {value:.4f} |" for name, value in facts["figures"].items()]
     if facts["missing"]:
         lines += ["", "## Without some inputs", "", *_missing(facts["missing"])]
-    lines += ["", *(f"![{name}]({name})" for name in pictures)]
+    rest = [f"![{picture}]({picture})" for picture, task in own.items() if task not in facts["classes"]]
+    lines += ["", "## Training", "", *rest] if rest else []
     return "\n".join(lines) + "\n"
+
+
+def _classes(table: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not table:
+        return []
+    title = "" if len(table) <= MOST_CLASSES else f"The {MOST_CLASSES} of {len(table)} classes with the least F1."
+    rows = ["", title, "", "| class | rows | precision | recall | F1 |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {one['class']} | {one['rows']} | {one['precision']:.3f} | {one['recall']:.3f} | {one['f1']:.3f} |"
+        for one in table[:MOST_CLASSES]
+    ]
+    return [*rows, ""]
 
 
 def _standings(told: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ seed, epoch and step. So a run that was killed anywhere goes on from its last ch
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -68,6 +68,34 @@ class Run:
     progress: Progress = field(default_factory=Progress)
 
 
+class Crew(Protocol):
+    """Processes that train one model: each takes its rows of every batch."""
+
+    rank: int
+    size: int
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """The mean over the crew, in place, in all of it."""
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """The same of gradients; one that a member lacks counts as zero, one that all lack stays away."""
+
+
+class Alone:
+    """This process."""
+
+    rank, size = 0, 1
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing."""
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Nothing."""
+
+
+ALONE = Alone()
+
+
 class Keeper(Protocol):
     """Where checkpoints go."""
 
@@ -79,10 +107,18 @@ class Keeper(Protocol):
 
 
 def train(
-    model: FusionModel, feed: Feed, parts: Parts, recipe: Recipe, keeper: Keeper, watch: Watch = lambda _: None
+    model: FusionModel,
+    feed: Feed,
+    parts: Parts,
+    recipe: Recipe,
+    keeper: Keeper,
+    watches: Sequence[Watch] = (),
+    crew: Crew = ALONE,
 ) -> Run:
     """Train until the epochs or the patience end; the model that comes back has the weights of its best epoch.
 
+    In a crew the batches are those of one process, and so is the mean gradient where every row has a label; what a
+    batch compares its rows with (align, match) are the rows of the same process.
     Raises ConfigError when `recipe.monitor` is no figure of the validation rows.
     """
     rows = torch.from_numpy(parts[Part.TRAIN])
@@ -93,15 +129,17 @@ def train(
     while at.epoch < recipe.epochs and at.epoch - at.best_epoch <= recipe.patience:
         model.train()
         order = feed.shuffled(rows, recipe.seed, at.epoch, start=at.step * recipe.batch)
-        for batch in feed.batches(order, recipe.batch):
-            torch.manual_seed(_seed(recipe.seed, at.epoch, at.step))
+        for batch in feed.batches(order, recipe.batch, (crew.rank, crew.size)):
+            torch.manual_seed(_seed(recipe.seed, at.epoch, at.step, *([crew.rank] if crew.rank else [])))
             _set_lr(run.optimiser, recipe, at.epoch * steps + at.step, recipe.epochs * steps)
-            run.sums += _step(run, batch, recipe)
+            run.sums += _step(run, batch, recipe, crew)
             at.step += 1
             keeper.save(run)
             point("train.step")
-        _end_epoch(run, feed, parts[Part.VALIDATION], recipe, steps)
-        watch(at.history[-1])
+        crew.average([run.sums])
+        _end_epoch(run, feed, parts[Part.VALIDATION], recipe, steps, crew)
+        for watch in watches:
+            watch(at.history[-1])
         keeper.save(run)
         point("train.epoch")
     model.load_state_dict(run.best)
@@ -124,12 +162,13 @@ def _start(model: FusionModel, feed: Feed, rows: Tensor, recipe: Recipe) -> Run:
     return Run(model, balance, torch.optim.AdamW(groups, lr=recipe.lr), _copied(model), sums)
 
 
-def _step(run: Run, batch: Batch, recipe: Recipe) -> Tensor:
+def _step(run: Run, batch: Batch, recipe: Recipe, crew: Crew = ALONE) -> Tensor:
     """One update; the loss of each task, by name, `(tasks,)`."""
     keep = modality_dropout(batch, recipe.modality_dropout)
     losses = task_losses(run.model, batch, run.balance.names, keep)
     run.optimiser.zero_grad(set_to_none=True)
-    run.balance(losses).backward()
+    (run.balance(losses) * batch.share).backward()
+    crew.average_gradients([*run.model.parameters(), *run.balance.parameters()])
     nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
     run.optimiser.step()
     return torch.stack([losses[name].detach() for name in run.balance.names])
@@ -215,7 +254,7 @@ def figures(model: FusionModel, feed: Feed, rows: Tensor, without: Collection[st
     }
 
 
-def _end_epoch(run: Run, feed: Feed, validation: NDArray[np.int64], recipe: Recipe, steps: int) -> None:
+def _end_epoch(run: Run, feed: Feed, validation: NDArray[np.int64], recipe: Recipe, steps: int, crew: Crew) -> None:
     at, found = run.progress, figures(run.model, feed, torch.from_numpy(validation))
     if recipe.monitor not in found:
         raise ConfigError(
@@ -223,8 +262,10 @@ def _end_epoch(run: Run, feed: Feed, validation: NDArray[np.int64], recipe: Reci
         )
     losses = dict(zip(run.balance.names, (run.sums / steps).tolist(), strict=True))
     at.history.append({"epoch": at.epoch, "loss": losses, "validation": found})
-    value = found[recipe.monitor]
-    if at.best is None or better(recipe.monitor.partition("/")[2], value, at.best):
+    agreed = torch.tensor([found[recipe.monitor]], dtype=torch.float64, device=feed.device)
+    crew.average([agreed])  # all must end at the same epoch, and two devices may round differently
+    value = float(agreed)
+    if at.best is None or better(recipe.monitor, value, at.best):
         at.best, at.best_epoch = value, at.epoch
         run.best = _copied(run.model)
     run.sums.zero_()

@@ -1,7 +1,8 @@
 """What a search found: scores and ids as arrays, and hits made of them when they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,14 @@ class Results:
         return len(self.counts)
 
     def __iter__(self) -> Iterator[list[Hit]]:
-        return (self[query] for query in range(len(self)))
+        inside = np.arange(self.ids.shape[1]) < self.counts[:, None]
+        records = iter(take(self.rows, self.ids[inside]).to_pylist())  # of all queries at once
+        for scores, count in zip(self.scores, self.counts, strict=True):
+            yield _hits(scores[:count], list(islice(records, int(count))))
 
     def __getitem__(self, query: int) -> list[Hit]:
         count = self.counts[query]
-        records = take(self.rows, self.ids[query, :count]).to_pylist()
-        return [
-            _hit(rank, float(score), record)
-            for rank, (score, record) in enumerate(zip(self.scores[query, :count], records, strict=True), start=1)
-        ]
+        return _hits(self.scores[query, :count], take(self.rows, self.ids[query, :count]).to_pylist())
 
     def to_table(self, first: int = 0) -> pa.Table:
         """A row a hit: query (numbered from `first`), rank, score, and id, key, shard, member and window."""
@@ -49,6 +49,12 @@ class Results:
         found = take(self.rows.select(names), self.ids[inside])
         own = {"query": query + first, "rank": place + 1, "score": self.scores[inside]}
         return pa.table({**own, **dict(zip(names, found.columns, strict=True))})
+
+
+def _hits(scores: Floats, records: Sequence[dict[str, Any]]) -> list[Hit]:
+    return [
+        _hit(rank, float(score), record) for rank, (score, record) in enumerate(zip(scores, records, strict=True), 1)
+    ]
 
 
 def _hit(rank: int, score: float, record: dict[str, Any]) -> Hit:

@@ -11,13 +11,12 @@ import numpy as np
 
 from mmdata.errors import ConfigError
 from mmdata.retrieval.query import QueryEncoder
-from mmdata.retrieval.results import Results
 from mmdata.retrieval.search import Fold, Index
 from mmdata.retrieval.vector_index import Floats
 from mmdata.retrieval.where import Filter
 from mmdata.serve.batches import Batches
 from mmdata.serve.limits import Limits
-from mmdata.serve.messages import SearchRequest, Term
+from mmdata.serve.messages import AudioTerm, ImageTerm, KeyTerm, SearchRequest, Term, TextTerm, VectorTerm
 from mmdata.types import Hit, Modality
 
 SEARCHERS = 2  # threads: one goes on while a long exact search runs in the other
@@ -68,16 +67,19 @@ class Asking:
         return {"index": index.facts.name, "modality": index.card.modality, "hits": hits}
 
     async def _vector(self, index: Index, term: Term) -> Floats:
-        if term.key is not None:
-            return await asyncio.to_thread(index.vector_of, term.key)
-        if term.vector is not None:
-            if len(term.vector) != index.card.dim:
-                raise ConfigError(
-                    f"a vector of {len(term.vector)} numbers; {index.facts.name!r} takes {index.card.dim}"
-                )
-            with np.errstate(over="ignore"):
-                return _finite(np.array([term.vector], np.float32))
-        modality, data = _data_of(term)
+        match term:
+            case KeyTerm(key=key):
+                return await asyncio.to_thread(index.vector_of, key)
+            case VectorTerm(vector=numbers):
+                return _given(index, numbers)
+            case TextTerm(text=text):
+                return await self._encoded(index, Modality.TEXT, text.encode())
+            case ImageTerm(image=data):
+                return await self._encoded(index, Modality.IMAGE, _bytes_of(data))
+            case AudioTerm(audio=data):
+                return await self._encoded(index, Modality.AUDIO, _bytes_of(data))
+
+    async def _encoded(self, index: Index, modality: Modality, data: bytes) -> Floats:
         encoder = await asyncio.to_thread(index.encoder, modality)  # which may load it
         return await self.encoding.ask(encoder, data)
 
@@ -85,12 +87,9 @@ class Asking:
         found = asked.index.search(
             np.concatenate(queries), asked.k, asked.where, at_least=asked.at_least, fold=asked.fold
         )
-        return [self._hits(asked.index, found, number) for number in range(len(queries))]
-
-    def _hits(self, index: Index, found: Results, number: int) -> list[dict[str, Any]]:
-        modality = index.card.modality.value
-        rows = found.ids[number, : found.counts[number]].tolist()
-        return [self._hit(row, hit, modality) for row, hit in zip(rows, found[number], strict=True)]
+        modality = asked.index.card.modality.value
+        rows = zip(found.ids.tolist(), found, strict=True)
+        return [[self._hit(row, hit, modality) for row, hit in zip(ids, hits, strict=False)] for ids, hits in rows]
 
     def _hit(self, row: int, hit: Hit, modality: str) -> dict[str, Any]:
         start, end = hit.window or (None, None)
@@ -112,17 +111,21 @@ def _encode(encoder: QueryEncoder, queries: Sequence[bytes]) -> Sequence[Floats 
     return encoder.encode_each(queries)
 
 
+def _given(index: Index, numbers: Sequence[float]) -> Floats:
+    if len(numbers) != index.card.dim:
+        raise ConfigError(f"a vector of {len(numbers)} numbers; {index.facts.name!r} takes {index.card.dim}")
+    with np.errstate(over="ignore"):
+        return _finite(np.array([numbers], np.float32))
+
+
 def _finite(vector: Floats) -> Floats:
     if not np.isfinite(vector).all():
         raise ConfigError("a vector has numbers that float32 cannot hold")
     return vector
 
 
-def _data_of(term: Term) -> tuple[Modality, bytes]:
-    if term.text is not None:
-        return Modality.TEXT, term.text.encode()
-    modality, text = (Modality.IMAGE, term.image) if term.image is not None else (Modality.AUDIO, term.audio)
+def _bytes_of(text: str) -> bytes:
     try:
-        return modality, base64.b64decode(text or "", validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ConfigError(f"the {modality} is not base64: {error}") from error
+        raise ConfigError(f"the upload is not base64: {error}") from error

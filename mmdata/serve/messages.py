@@ -1,11 +1,12 @@
 """What goes over the wire: requests, checked before anything else sees them, and answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 
 MOST_TERMS, MOST_FILTERS, MOST_NAMES = 16, 16, 16
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Base64 = Annotated[str, Field(min_length=4, pattern="^[A-Za-z0-9+/]+={0,2}$")]
 
 
 class Message(BaseModel):
@@ -22,22 +23,61 @@ class Filter(Message):
     value: Annotated[str, Field(max_length=1024)] | bool | int | Number
 
 
-class Term(Message):
-    """One thing that is asked for: exactly one of text, image, audio (base64), key and vector."""
+class Weighted(Message):
+    """A negative weight is "less like this"."""
 
-    text: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
-    image: Annotated[str, Field(min_length=1)] | None = None
-    audio: Annotated[str, Field(min_length=1)] | None = None
-    key: Annotated[str, Field(max_length=4096)] | None = None
-    vector: Annotated[list[Number], Field(min_length=1, max_length=65_536)] | None = None
     weight: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
 
-    @model_validator(mode="after")
-    def _is_one(self) -> "Term":
-        given = [name for name in ("text", "image", "audio", "key", "vector") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError("a term is exactly one of text, image, audio, key and vector")
-        return self
+
+class TextTerm(Weighted):
+    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
+class ImageTerm(Weighted):
+    """The bytes of a picture."""
+
+    image: Base64
+
+
+class AudioTerm(Weighted):
+    """The bytes of a sound."""
+
+    audio: Base64
+
+
+class KeyTerm(Weighted):
+    """A sample of the index."""
+
+    key: Annotated[str, Field(max_length=4096)]
+
+
+class VectorTerm(Weighted):
+    """As many numbers as the index has dimensions."""
+
+    vector: Annotated[list[Number], Field(min_length=1, max_length=65_536)]
+
+
+TERMS = {"text": TextTerm, "image": ImageTerm, "audio": AudioTerm, "key": KeyTerm, "vector": VectorTerm}
+
+
+def _kind_of(term: Any) -> str | None:
+    """The one kind whose field is there."""
+    there = [kind for kind in TERMS if (kind in term if isinstance(term, dict) else hasattr(term, kind))]
+    return there[0] if len(there) == 1 else None
+
+
+Term = Annotated[
+    Annotated[TextTerm, Tag("text")]
+    | Annotated[ImageTerm, Tag("image")]
+    | Annotated[AudioTerm, Tag("audio")]
+    | Annotated[KeyTerm, Tag("key")]
+    | Annotated[VectorTerm, Tag("vector")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="term",
+        custom_error_message="a term is exactly one of text, image, audio, key and vector",
+    ),
+]
 
 
 class SearchRequest(Message):

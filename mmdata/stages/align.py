@@ -12,7 +12,7 @@ from mmdata.cluster import Resources
 from mmdata.config import AlignConfig
 from mmdata.crash import point
 from mmdata.errors import ConfigError
-from mmdata.fusion.align import fit_cca, tensors_of
+from mmdata.fusion.align import Columns, fit_cca, tensors_of
 from mmdata.fusion.evaluate import chance_at, recall_at
 from mmdata.fusion.heads import Head, find_head, read_metrics, write_head
 from mmdata.fusion.splits import hash_share
@@ -20,11 +20,12 @@ from mmdata.stages import Summary, Watch, silent
 from mmdata.stages.project import project_head
 from mmdata.storage.dataset import Dataset, head_folder
 from mmdata.storage.features import Features, vectors
-from mmdata.types import Modality
+from mmdata.types import EncoderCard, Modality
 
 MAX_PAIRS = 100_000  # more do not help a linear map, and both sides are held in memory
 FOLDS = 4  # of the cross-validation on the training captions that chooses the ridges
 LEAST_PAIRS = 20
+METHOD = 2  # raised whenever the same features would give another head
 
 
 def align(config: AlignConfig, resources: Resources, watch: Watch = silent) -> Summary:
@@ -56,7 +57,7 @@ def align(config: AlignConfig, resources: Resources, watch: Watch = silent) -> S
 
 def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features) -> Head:
     options = config.model_dump(mode="json", include={"dim", "holdout", "seed"})
-    made_from = options | {side.name: side.fingerprint for side in (left, right)}
+    made_from = options | {"method": METHOD} | {side.name: side.fingerprint for side in (left, right)}
     found = None if config.overwrite else find_head(dataset, config.name, made_from)
     if found is not None:
         return found
@@ -69,7 +70,8 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
         )
     train = [group for group, is_held in zip(groups, held, strict=True) if not is_held]
     folds = np.array([int(FOLDS * hash_share(f"{config.seed}:fold:{group}")) for group in train])
-    fit = fit_cca(x[~held], y[~held], train, folds, config.dim)
+    shared = _shared(left.card, right.card)
+    fit = fit_cca(x[~held], y[~held], train, folds, config.dim, shared=shared)
     modalities = left.card.modality, right.card.modality
     sides = fit.left.project(x[held]), fit.right.project(y[held])
     metrics = _report(modalities, sides, [g for g, is_held in zip(groups, held, strict=True) if is_held])
@@ -78,20 +80,29 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
         "trained on": len(train),
         "held out": int(held.sum()),
         "ridges": fit.ridges,
+        **({"share of what they had in common": fit.share} if shared else {}),
     }
     point("align.fitted")
-    dim = fit.left.weight.shape[1]
     head = Head(
         name=config.name,
         sha256="",
         kind="cca",
         inputs={side.card.modality.value: side.card for side in (left, right)},
-        outputs={modality.value: dim for modality in modalities},
+        outputs={modality.value: fit.left.dim for modality in modalities},
         made_from=made_from,
         model={},
         tensors=tensors_of(dict(zip(modalities, (fit.left, fit.right), strict=True))),
     )
     return write_head(dataset, head, facts | metrics)
+
+
+def _shared(left: EncoderCard, right: EncoderCard) -> tuple[Columns, Columns] | None:
+    """The columns of both sides that are vectors of one space; None where there are none."""
+    mine, theirs = (
+        {card.space: (0, card.dim)} | {space: tuple(at) for space, at in card.preprocessing.get("holds", {}).items()}
+        for card in (left, right)
+    )
+    return next(((mine[space], theirs[space]) for space in mine if space in theirs), None)
 
 
 def _pairs(left: Features, right: Features) -> tuple[NDArray[Any], NDArray[Any], list[str]]:

@@ -1,17 +1,21 @@
 """A head on rows that it has not seen, beside its baselines: figures, intervals and `report.md`."""
 
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from mmdata.config import EvaluateConfig, TrainConfig, check
 from mmdata.errors import ConfigError
 from mmdata.fusion.feed import Feed, plan
 from mmdata.fusion.heads import Head, read_head, read_metrics
+from mmdata.fusion.metrics import per_class
 from mmdata.fusion.model import FusionModel
 from mmdata.fusion.report import calibration_picture, confusion_picture, curves_picture, report
 from mmdata.fusion.splits import Part
-from mmdata.fusion.tasks import Multiclass
+from mmdata.fusion.tasks import Multiclass, Outputs
 from mmdata.fusion.train import collect, figures
 from mmdata.fusion.trained import load_model
 from mmdata.stages import Evaluation
@@ -52,7 +56,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         },
         where=f"{dataset.store.where(head_folder(head.name))}/report.md",
     )
-    _write(dataset, result, _pictures(dataset, head, model, feed, one, part))
+    judged = collect(model, feed, rows)
+    classes = {name: per_class(*one) for name, one in _classified(model, judged).items()}
+    _write(dataset, result, _pictures(dataset, head, model, judged), classes)
     return result
 
 
@@ -77,25 +83,37 @@ def _left_out(asked: tuple[str, ...], inputs: list[str]) -> list[tuple[str, ...]
 
 
 def _pictures(
-    dataset: Dataset, head: Head, model: FusionModel, feed: Feed, one: Lesson, part: Part
+    dataset: Dataset, head: Head, model: FusionModel, judged: Mapping[str, tuple[Outputs, NDArray[Any]]]
 ) -> dict[str, bytes]:
     pictures = {"curves.png": curves_picture(read_metrics(dataset, head.name)["history"])}
-    for name, (outputs, target) in collect(model, feed, torch.from_numpy(one.parts[part])).items():
-        task, labelled = model.task(name), target >= 0
-        if isinstance(task, Multiclass) and labelled.any():
-            probability, truth = outputs["probability"][labelled], target[labelled]
-            pictures[f"{name}.confusion.png"] = confusion_picture(probability, truth, [str(c) for c in task.classes])
-            pictures[f"{name}.calibration.png"] = calibration_picture(probability, truth)
+    for name, (probability, truth, classes) in _classified(model, judged).items():
+        pictures[f"{name}.confusion.png"] = confusion_picture(probability, truth, classes)
+        pictures[f"{name}.calibration.png"] = calibration_picture(probability, truth)
     return pictures
 
 
-def _write(dataset: Dataset, result: Evaluation, pictures: dict[str, bytes]) -> None:
+def _classified(
+    model: FusionModel, judged: Mapping[str, tuple[Outputs, NDArray[Any]]]
+) -> dict[str, tuple[NDArray[Any], NDArray[Any], list[str]]]:
+    """Probabilities, true classes and the names of the classes of each multiclass task, of the rows with a label."""
+    found = {}
+    for name, (outputs, target) in judged.items():
+        task = model.task(name)
+        if isinstance(task, Multiclass) and (rows := target >= 0).any():
+            found[name] = outputs["probability"][rows], target[rows], [str(one) for one in task.classes]
+    return found
+
+
+def _write(
+    dataset: Dataset, result: Evaluation, pictures: dict[str, bytes], classes: dict[str, list[dict[str, Any]]]
+) -> None:
     folder = head_folder(result.head)
     facts = {
         "rows": result.rows,
         "figures": result.figures,
         "beside": result.beside,
         "missing": result.missing,
+        "classes": classes,
     }
     text = report(f"{result.head}, {result.part}", facts, sorted(pictures))
     files = {"report.md": text.encode(), **pictures}

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmdata.config import TrainConfig
 from mmdata.config.learn import SplitConfig
 from mmdata.errors import ConfigError
-from mmdata.fusion.labels import add_labels, column, encode, groups, read_labels, shots
+from mmdata.fusion.labels import add_labels, column, encode, groups, labelled, read_labels, shots
 from mmdata.fusion.model import Architecture, TaskFacts
 from mmdata.fusion.operators import default_operator
 from mmdata.fusion.pack import Pack, Source, cache_folder, make_pack
@@ -44,13 +45,18 @@ def lesson(config: TrainConfig, seen: tuple[Part, ...], known: dict[str, dict[st
     parts = split(rows, config.split)
     columns = {name: (task.type, getattr(task, "column", None)) for name, task in config.tasks.items()}
     facts, targets = encode(rows, columns, parts, seen, known or {})
-    if config.shots:
-        first, task = next(iter(config.tasks.items()))
-        if task.type != "multiclass":
-            raise ConfigError(f"shots counts rows a class, and the first task, {first!r}, is {task.type}")
-        kept = shots(targets[first], parts[Part.TRAIN], config.shots, config.train.seed)
-        parts = parts | {Part.TRAIN: kept}
+    parts = parts | {Part.TRAIN: _taught(config, parts[Part.TRAIN], targets)}
     return Lesson(pack, rows, parts, facts, targets)
+
+
+def _taught(config: TrainConfig, rows: NDArray[np.int64], targets: dict[str, Tensor]) -> NDArray[np.int64]:
+    """The training rows that some task has a label for, once those beyond `shots` are taken out of `targets`."""
+    for name, count in config.labels_of_a_class.items():
+        if config.tasks[name].type != "multiclass":
+            raise ConfigError(f"shots counts rows a class, and the task {name!r} is {config.tasks[name].type}")
+        kept = shots(targets[name], rows, count, config.train.seed)
+        targets[name][np.setdiff1d(rows, kept)] = -1
+    return rows[np.any([labelled(target.numpy()[rows]) for target in targets.values()], axis=0)]
 
 
 def read_pack(config: TrainConfig) -> Pack:
@@ -102,7 +108,6 @@ def label_counts(config: TrainConfig, one: Lesson) -> dict[str, dict[str, int]]:
     for name, task in config.tasks.items():
         if getattr(task, "column", None) is None or task.type in ("align", "match"):
             continue
-        target = one.targets[name].numpy()
-        has = target >= 0 if target.dtype.kind == "i" else ~np.isnan(target).reshape(len(target), -1).any(1)
+        has = labelled(one.targets[name].numpy())
         found[name] = {part.value: int(has[one.parts[part]].sum()) for part in (Part.TRAIN, Part.VALIDATION)}
     return found

@@ -1,20 +1,23 @@
 """Cached features -> a head: `heads/NAME/`."""
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmdata.cluster import Resources, run_together
 from mmdata.config import TrainConfig
 from mmdata.errors import ConfigError
-from mmdata.fusion.checkpoint import Checkpoints
+from mmdata.fusion.checkpoint import Checkpoints, ReadOnly
 from mmdata.fusion.feed import Feed, plan
 from mmdata.fusion.heads import Head, find_head, read_head, read_metrics, write_head
 from mmdata.fusion.model import FusionModel
 from mmdata.fusion.splits import Part
 from mmdata.fusion.tasks import TASKS
-from mmdata.fusion.train import Recipe, Run, Watch, figures, fit_standardiser, train
+from mmdata.fusion.trackers import forget, tracking
+from mmdata.fusion.train import ALONE, Crew, Recipe, Run, Watch, figures, fit_standardiser, train
 from mmdata.fusion.trained import output_dims, tensors_of
 from mmdata.stages import Summary
 from mmdata.stages.compare import comparison
@@ -22,6 +25,8 @@ from mmdata.stages.learning import Lesson, architecture, label_counts, lesson
 from mmdata.storage.dataset import Dataset, head_folder
 from mmdata.storage.store import sha256
 
+PLACE = ("device", "workers", "cpus_per_worker", "gpus_per_worker", "ray_address")
+ASIDE = ("dataset", "name", "overwrite", "checkpoint", "baselines", "trackers", *PLACE)  # what no weight depends on
 SEEN = (Part.TRAIN, Part.VALIDATION)  # test labels are not read here
 FROZEN = {"none": (), "stems": ("stems.",), "fusion": ("stems.", "fusion.")}
 """Prefixes of the weights that stay as they are."""
@@ -36,23 +41,42 @@ def train_head(config: TrainConfig, watch: Watch = lambda _: None) -> Summary:
     since = time.monotonic()
     dataset = Dataset.open(config.dataset)
     one = lesson(config, SEEN)
-    made_from = _made_from(config, dataset, one)
-    folder = head_folder(config.name)
-    checkpoints = Checkpoints(dataset.store, f"{folder}/checkpoint.safetensors", made_from, config.checkpoint)
+    checkpoints = _checkpoints(config, dataset, one)
     if config.overwrite:
         checkpoints.delete()
-    elif find_head(dataset, config.name, made_from):
+        forget(dataset.store, config.name)
+    elif find_head(dataset, config.name, checkpoints.made_from):
         checkpoints.delete()  # a run may have been killed between the two
         return _summary(config, dataset, one, time.monotonic() - since)
+    if config.workers > 1:
+        place = Resources(config.workers, config.cpus_per_worker, config.gpus_per_worker, config.ray_address)
+        run_together(partial(_train_in_a_crew, config), place)
+    else:
+        _train(config, dataset, one, checkpoints, watch, ALONE)
+    checkpoints.delete()
+    return _summary(config, dataset, one, time.monotonic() - since)
+
+
+def _train_in_a_crew(config: TrainConfig) -> None:
+    from mmdata.fusion.crew import Joined
+
+    dataset, one = Dataset.open(config.dataset), lesson(config, SEEN)
+    _train(config, dataset, one, _checkpoints(config, dataset, one), lambda _: None, Joined())
+
+
+def _train(config: TrainConfig, dataset: Dataset, one: Lesson, keeper: Checkpoints, watch: Watch, crew: Crew) -> None:
+    """Train, and write the head; in a crew the first of it writes."""
     device = pick_device(config.device)
     model = _model(config, dataset, one, device)
     feed = Feed(one.pack, one.targets, plan(one.pack.nbytes, device), device)
     if config.init is None:
         fit_standardiser(model, feed, torch.from_numpy(one.parts[Part.TRAIN]))
-    run = train(model, feed, one.parts, recipe_of(config), checkpoints, watch)
-    write_head(dataset, _head(config, one, model, made_from), _metrics(run, feed, one))
-    checkpoints.delete()
-    return _summary(config, dataset, one, time.monotonic() - since)
+    if crew.rank:
+        train(model, feed, one.parts, recipe_of(config), ReadOnly(keeper), (), crew)
+        return
+    with tracking(dataset.store, config.name, config.trackers, keeper.made_from["config"]) as track:
+        run = train(model, feed, one.parts, recipe_of(config), keeper, (track, watch), crew)
+    write_head(dataset, _head(config, one, model, keeper.made_from), _metrics(config, run, feed, one))
 
 
 def describe_training(config: TrainConfig) -> dict[str, Any]:
@@ -74,13 +98,20 @@ def describe_training(config: TrainConfig) -> dict[str, Any]:
 
 
 def pick_device(asked: str | None) -> str:
-    """The device asked for, else CUDA where there is one."""
+    """The device asked for, else CUDA where there is one; Ray shows each worker its own alone."""
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _checkpoints(config: TrainConfig, dataset: Dataset, one: Lesson) -> Checkpoints:
+    path = f"{head_folder(config.name)}/checkpoint.safetensors"
+    return Checkpoints(dataset.store, path, _made_from(config, dataset, one), config.checkpoint)
 
 
 def _made_from(config: TrainConfig, dataset: Dataset, one: Lesson) -> dict[str, Any]:
     """All that decides the weights: the config, the features by content, the labels, the head that it starts from."""
-    options = config.model_dump(mode="json", exclude={"dataset", "name", "overwrite", "device", "checkpoint"})
+    options = config.model_dump(
+        mode="json", exclude={"dataset", "name", "overwrite", "device", "checkpoint", "trackers"}
+    )
     labels = [sha256(_bytes(target)) for _, target in sorted(one.targets.items())]
     init = {"init_sha256": read_head(dataset, config.init).sha256} if config.init else {}
     return {"config": options, "pack": one.pack.name, "labels": labels} | init
@@ -131,12 +162,12 @@ def _head(config: TrainConfig, one: Lesson, model: FusionModel, made_from: dict[
     )
 
 
-def _metrics(run: Run, feed: Feed, one: Lesson) -> dict[str, Any]:
+def _metrics(config: TrainConfig, run: Run, feed: Feed, one: Lesson) -> dict[str, Any]:
     validation = torch.from_numpy(one.parts[Part.VALIDATION])
     return {
         "best_epoch": run.progress.best_epoch,
         "validation": figures(run.model, feed, validation),
-        "beside": comparison(run.model, feed, one, Part.VALIDATION),
+        "beside": comparison(run.model, feed, one, Part.VALIDATION) if config.baselines else {},
         "history": run.progress.history,
     }
 

@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from mmdata.errors import Conflict, Damage, NotFound, conflict
 from mmdata.storage.dataset import Dataset, features_folder
+from mmdata.storage.pages import plain_values
 from mmdata.storage.receipts import forget, read_receipts
 from mmdata.storage.sealed import seal, unseal
 from mmdata.storage.store import sha256
-from mmdata.storage.tables import concat, from_parquet, to_parquet
+from mmdata.storage.tables import BROKEN, concat, from_parquet, to_parquet
 from mmdata.types import EncoderCard, Modality, Receipt
 
 FINGERPRINT = b"mmdata.fingerprint"
 CARD = b"mmdata.encoder"
 ROW_GROUP = 8192
+LEAF = "embedding.list.element"  # Parquet's name of the column of numbers
 
 
 def card_to_json(card: EncoderCard) -> bytes:
@@ -33,7 +35,7 @@ def card_from_json(data: bytes, where: str) -> EncoderCard:
         facts = orjson.loads(data)
         fingerprint = facts.pop("fingerprint")
         card = EncoderCard(**{**facts, "modality": Modality(facts["modality"])})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{where} is not an encoder card: {error}") from error
     if card.fingerprint != fingerprint:
         raise Damage(f"{where} was edited: its fields do not give its fingerprint")
@@ -176,10 +178,10 @@ class Features:
         data = self.dataset.store.read(f"{self.folder}/{name}")
         if len(data) != receipt.outputs[name].bytes:
             raise Damage(f"{where} has {len(data)} bytes, its receipt says {receipt.outputs[name].bytes}")
-        schema = _schema(data, where)
-        if schema.metadata.get(FINGERPRINT) != self.card.fingerprint.encode():
+        about = _metadata(data, where)
+        if (about.metadata or {}).get(FINGERPRINT) != self.card.fingerprint.encode():
             raise Conflict(f"{where} was made by another encoder than {self.folder}/encoder.json says")
-        return from_parquet(data, where, columns)
+        return _read(data, about, self.card, where, columns)
 
     def scan(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
         """Shard name and its table, in shard order; one shard is in memory at a time."""
@@ -194,10 +196,24 @@ class Features:
         return concat([table.replace_schema_metadata(None) for table in tables])
 
 
-def _schema(data: bytes, where: str) -> pa.Schema:
+def _read(
+    data: bytes, about: pq.FileMetaData, card: EncoderCard, where: str, columns: Sequence[str] | None
+) -> pa.Table:
+    """As `from_parquet`, with the embeddings straight from their pages."""
+    schema = about.schema.to_arrow_schema()
+    names = [name for name in schema.names if columns is None or name in columns]
+    flat = plain_values(data, about, LEAF, card.dtype, where) if "embedding" in names else None
+    if flat is None:
+        return from_parquet(data, where, columns)
+    field, others = schema.field("embedding"), [name for name in names if name != "embedding"]
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=field.type)
+    if not others:
+        return pa.Table.from_arrays([embedding], schema=pa.schema([field], schema.metadata))
+    return from_parquet(data, where, others).add_column(names.index("embedding"), field, embedding)
+
+
+def _metadata(data: bytes, where: str) -> pq.FileMetaData:
     try:
-        return pq.read_schema(pa.BufferReader(data)).with_metadata(
-            pq.read_metadata(pa.BufferReader(data)).metadata or {}
-        )
-    except (pa.ArrowException, OSError) as error:
+        return pq.read_metadata(pa.BufferReader(data))
+    except BROKEN as error:
         raise Damage(f"{where} is damaged: {error}") from error

@@ -12,7 +12,7 @@ from mmdata.errors import Damage, NotFound, conflict
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.sealed import proof, seal, unseal
 from mmdata.storage.store import sha256
-from mmdata.storage.tables import from_parquet
+from mmdata.storage.tables import BROKEN, from_parquet
 
 FACTS = f"{SHARDS}/plan.json"
 
@@ -130,7 +130,7 @@ def plan_rows(dataset: Dataset, plan: Plan, shard: str) -> pa.Table:
         try:
             parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
             return parquet.read_row_group(int(shard), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+        except BROKEN as error:
             raise Damage(f"{dataset.store.where(path)} is damaged: {error}") from error
 
 

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 from mmdata.errors import Damage
 from mmdata.types import Modality
 
+BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What Arrow raises on a Parquet file that is none, or is damaged."""
 PART_COLUMNS = ("suffix", "offset", "size", "sha256")
 RESERVED = frozenset(
     {"id", "key", "source", "member", "caption", "embedding", "tokens", "start", "end", "shard", "score", "rank"}
@@ -53,7 +55,7 @@ def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) 
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False)
         return file.read(columns=list(columns) if columns else None, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise Damage(f"{where} is damaged: {error}") from error
 
 

@@ -9,6 +9,12 @@ export function drawHits(sections, scored, does) {
   put(byId("results"), tools, ...sections.map((one) => section(one, scored, does)));
 }
 
+/** Draw one section anew; the others, and a sound that plays in them, are left alone. */
+export function redraw(one, scored, does) {
+  const old = byId("results").querySelector(`[data-index="${CSS.escape(one.about.name)}"]`);
+  old?.replaceWith(section(one, scored, does));
+}
+
 /** Where several indexes answer, a way to each. */
 function jumps(sections) {
   if (sections.length < 2) return [];

@@ -18,6 +18,7 @@ import { listen as listenToTheme } from "./theme_switch.js";
 
 let state = fromAddress(location.search);
 let indexes = [];
+let ready = false; // whether the indexes are known; what is typed before waits for them
 
 const addressOf = (next) => `/${toAddress(next) && "?"}${toAddress(next)}`;
 
@@ -49,6 +50,7 @@ function render() {
   byId("map").hidden = !onMap;
   byId("view-results").setAttribute("aria-pressed", String(!onMap));
   byId("view-map").setAttribute("aria-pressed", String(onMap));
+  if (!ready) return;
   answer(state, indexes, does, mapHits);
   mapHits();
   if (state.open === null) closeDrawer();
@@ -135,6 +137,7 @@ async function start() {
   } finally {
     byId("progress").hidden = true;
   }
+  ready = true;
   drawLabel();
   render();
 }

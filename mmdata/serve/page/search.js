@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { byId, counted, PLURAL, say, tell } from "./dom.js";
-import { drawHits, drawWelcome } from "./hits.js";
+import { drawHits, drawWelcome, redraw } from "./hits.js";
 import { answering, body, cannot, usable } from "./query.js";
 import { remember } from "./seen.js";
 import { NOTHING } from "./state.js";
@@ -21,7 +21,7 @@ const answers = new Map();
 export function answer(state, indexes, does, then) {
   const { there, lost } = usable(state.terms);
   if (lost) say("This link was made with a picture or a sound of another tab. Please add the file again.");
-  const question = there.length || (state.where.length && !lost) ? JSON.stringify([{ ...state, view: 0, colour: 0, open: 0 }]) : "";
+  const question = indexes.length && (there.length || (state.where.length && !lost)) ? JSON.stringify([{ ...state, view: 0, colour: 0, open: 0 }]) : "";
   if (question === asked) return;
   running.abort();
   running = new AbortController();
@@ -29,9 +29,9 @@ export function answer(state, indexes, does, then) {
   scored = there.length > 0;
   sections = question ? answering(state, indexes).map((about) => ({ about, ...answers.get(keyOf(state, about)) })) : [];
   if (!question) return welcome(indexes, does);
-  const drawn = () => draw(does, then);
-  drawn();
-  for (const section of sections) if (!section.hits) ask(section, state, there, running.signal).then(drawn);
+  drawHits(sections, scored, does);
+  announce(then);
+  for (const section of sections) if (!section.hits) ask(section, state, there, does, then);
 }
 
 /** Ask again, whatever was answered. */
@@ -53,8 +53,9 @@ export function scoresOf(id) {
 
 const keyOf = (state, about) => JSON.stringify(body(state, `${about.name} ${about.generation}`, about, (one) => one.id));
 
-async function ask(section, state, terms, signal) {
+async function ask(section, state, terms, does, then) {
   const { about } = section;
+  const { signal } = running;
   const key = keyOf(state, about);
   const since = performance.now();
   try {
@@ -68,14 +69,14 @@ async function ask(section, state, terms, signal) {
   } catch (error) {
     section.error = error;
   }
+  if (signal.aborted) return;
+  redraw(section, scored, does);
+  announce(then);
 }
 
-function draw(does, then) {
+function announce(then) {
   const waiting = sections.some(({ hits, error }) => !hits && !error);
-  const held = document.activeElement?.closest?.("#results .hit")?.dataset.id;
   byId("progress").hidden = !waiting;
-  drawHits(sections, scored, does);
-  if (held) byId("results").querySelector(`.hit[data-id="${CSS.escape(held)}"] .open`)?.focus();
   tell(waiting ? "Searching" : sections.map(({ about, hits, error }) => (error ? `${about.name}: ${error.message}` : counted(hits.length, about.modality))).join(", "));
   if (sections.some(({ hits }) => hits)) then();
 }
