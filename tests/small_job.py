@@ -54,7 +54,7 @@ def shard_config(dataset: str, corpus: str, **options: object) -> ShardConfig:
     return ShardConfig(dataset=dataset, source=corpus, samples_per_shard=SAMPLES // SHARDS, **options)
 
 
-def train_config(dataset: str, overwrite: bool = False, seed: int = 0) -> TrainConfig:
+def train_config(dataset: str, overwrite: bool = False, seed: int = 0, trackers: tuple[str, ...] = ()) -> TrainConfig:
     return check(
         TrainConfig,
         {
@@ -66,6 +66,7 @@ def train_config(dataset: str, overwrite: bool = False, seed: int = 0) -> TrainC
             "tasks": {"kind": {"type": "multiclass", "column": "kind"}},
             "train": {"epochs": 3, "batch": 16, "seed": seed},
             "overwrite": overwrite,
+            "trackers": list(trackers),
             "device": "cpu",
             "checkpoint": 0,
         },
