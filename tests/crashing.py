@@ -34,35 +34,49 @@ class Ended:
     fired: bool
 
 
-def run_stage_apart(stage: str, dataset: Path, corpus: Path, crash: str | None = None, workers: int = 0) -> Ended:
-    """One stage in a process of its own; `crash` is NAME:N, or "" to write down the points that are passed."""
-    orders = Path(f"{dataset}-orders")
-    said = Path(f"{dataset}-said")
-    for suffix in ("", ".fired", ".reached"):
-        Path(f"{orders}{suffix}").unlink(missing_ok=True)
-    if crash is not None:
-        orders.write_text(crash)
-    process = _context.Process(target=_run, args=(stage, str(dataset), str(corpus), str(orders), str(said), workers))
+def start_stage(stage: str, dataset: Path, corpus: Path, orders: Path | None = None, workers: int = 0) -> Any:
+    """One stage in a process of its own, started; at every point it looks into `orders`."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    about = (stage, str(dataset), str(corpus), orders and str(orders), workers, address)
+    process = _context.Process(target=_run, args=about)
     process.start()
+    return process
+
+
+def run_stage_apart(
+    stage: str, dataset: Path, corpus: Path, crash: str | None = None, workers: int = 0, orders: Path | None = None
+) -> Ended:
+    """As `start_stage`, to its end; `crash` is NAME:N, or "" to write down the points that are passed.
+
+    With `workers` only those that were started with MMDATA_CRASH=`orders` look there.
+    """
+    path = orders or Path(f"{dataset}-orders")
+    for suffix in ("", ".fired", ".reached"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    if crash is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(crash)
+    process = start_stage(stage, dataset, corpus, None if workers else path, workers)
     process.join(SECONDS)
     if process.exitcode is None:
         process.kill()
         raise AssertionError(f"{stage} did not end within {SECONDS} s")
-    log = Path(f"{orders}.reached")
+    log, said = Path(f"{path}.reached"), Path(f"{dataset}-said")
     reached = Counter(log.read_text().split() if log.exists() else [])
-    return Ended(process.exitcode, said.read_text() if said.exists() else "", reached, Path(f"{orders}.fired").exists())
+    return Ended(process.exitcode, said.read_text() if said.exists() else "", reached, Path(f"{path}.fired").exists())
 
 
-def _run(stage: str, dataset: str, corpus: str, orders: str, said: str, workers: int) -> None:
+def _run(stage: str, dataset: str, corpus: str, orders: str | None, workers: int, address: str) -> None:
     from small_job import run_stage
 
     from mmdata import crash
     from mmdata.errors import MMDataError
 
-    if not workers:
-        crash.FILE = orders
+    crash.FILE = orders
+    os.environ["RAY_ADDRESS"] = address
     code = 0
-    with open(said, "w") as log:
+    Path(dataset).parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{dataset}-said", "w") as log:
         os.dup2(log.fileno(), 2)
         sys.stderr = log
         try:
@@ -71,6 +85,23 @@ def _run(stage: str, dataset: str, corpus: str, orders: str, said: str, workers:
             log.write(f"{type(error).__name__}: {error}\n")
             code = error.exit_code
     os._exit(code)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Process id to command line of every process below `pid`."""
+    below, found = {pid}, {}
+    everyone = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                everyone[int(entry.name)] = (parent, (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+    while fresh := {p: line for p, (parent, line) in everyone.items() if parent in below and p not in found}:
+        found |= fresh
+        below |= set(fresh)
+    return found
 
 
 def files(dataset: Path) -> dict[str, Path]:

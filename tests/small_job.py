@@ -54,7 +54,7 @@ def shard_config(dataset: str, corpus: str, **options: object) -> ShardConfig:
     return ShardConfig(dataset=dataset, source=corpus, samples_per_shard=SAMPLES // SHARDS, **options)
 
 
-def train_config(dataset: str, overwrite: bool = False, seed: int = 0) -> TrainConfig:
+def train_config(dataset: str, overwrite: bool = False, seed: int = 0, trackers: tuple[str, ...] = ()) -> TrainConfig:
     return check(
         TrainConfig,
         {
@@ -66,6 +66,7 @@ def train_config(dataset: str, overwrite: bool = False, seed: int = 0) -> TrainC
             "tasks": {"kind": {"type": "multiclass", "column": "kind"}},
             "train": {"epochs": 3, "batch": 16, "seed": seed},
             "overwrite": overwrite,
+            "trackers": list(trackers),
             "device": "cpu",
             "checkpoint": 0,
         },
@@ -96,7 +97,7 @@ OTHERS: dict[str, Callable[[str, str, Resources], object]] = {
 def run_stage(stage: str, dataset: str, corpus: str, workers: int = 0) -> None:
     """One stage, as its command would run it."""
     os.environ["MMDATA_CACHE"] = f"{dataset}-cache"
-    (STAGES | OTHERS)[stage](dataset, corpus, Resources(workers, address=os.environ.get("RAY_ADDRESS")))
+    (STAGES | OTHERS)[stage](dataset, corpus, Resources(workers, address=os.environ.get("RAY_ADDRESS") or None))
 
 
 def run_all(dataset: str, corpus: str) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.cli import LEARNING, LOOKING, STAGES
+from mmdata.cli import KEEPING, LEARNING, LOOKING, STAGES
 from mmdata.storage.dataset import Dataset
 
-VERBS = [verb.__name__ for verb in [*STAGES, *LEARNING, *LOOKING]]
+VERBS = [verb.__name__ for verb in [*STAGES, *LEARNING, *LOOKING, *KEEPING]]
 
 
 def mmdata(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,12 @@ from mmdata.crash import POINTS
 from mmdata.stages.verify import gc, verify
 from mmdata.storage.dataset import Dataset
 
-CASES = [(stage, name) for name, stages in POINTS.items() for stage in stages]
+OFTEN = ("align", "project", "predict")  # stages whose storage is that of the others
+CASES = [
+    pytest.param(stage, name, marks=pytest.mark.slow if stage in OFTEN and name.startswith("store.") else ())
+    for name, stages in POINTS.items()
+    for stage in stages
+]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,7 @@ def test_a_run_that_is_killed_at_a_point_is_finished_by_the_same_command(
     check(stage, f"{name}:{(times + 1) // 2}", before, corpus, tmp_path)
 
 
-EVERY = [(stage, name) for stage, name in CASES if name.startswith(("store.", "receipt."))]
+EVERY = [(stage, name) for name, stages in POINTS.items() for stage in stages if name.startswith(("store.", "rec"))]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.cli import LEARNING, LOOKING, STAGES, invoke
+from mmdata.cli import KEEPING, LEARNING, LOOKING, STAGES, invoke
 from mmdata.demo import write_corpus
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -35,7 +35,7 @@ def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path, monkeypat
         exec(compile(block, "README.md", "exec"), {})  # noqa: S102
 
 
-@pytest.mark.parametrize("verb", [verb.__name__ for verb in [*STAGES, *LEARNING, *LOOKING]])
+@pytest.mark.parametrize("verb", [verb.__name__ for verb in [*STAGES, *LEARNING, *LOOKING, *KEEPING]])
 def test_every_verb_is_in_the_readme(verb: str) -> None:
     assert re.search(rf"(mmdata|make) {verb}\b", README)
 

@@ -11,6 +11,7 @@ from tiny_files import picture, sound, tar
 
 from mmdata.cluster import Resources
 from mmdata.config import ShardConfig
+from mmdata.corpora.folder import Folder
 from mmdata.errors import ConfigError, Conflict, Damage, NotFound, TooManyRejects
 from mmdata.stages import Summary
 from mmdata.stages.shard import shard
@@ -302,6 +303,17 @@ def test_duplicates_are_left_out_when_asked(tmp_path):
     assert summary.facts["duplicates"] == 0
     assert keys(tmp_path / "d") == ["a", "c", "d"]
     assert rejects(tmp_path / "d") == [("b", "", REJECTED, Reason.DUPLICATE)]
+
+
+def test_duplicates_are_looked_for_once(tmp_path, monkeypatch):
+    source = write(tmp_path / "source", TWINS)
+    run(source, tmp_path / "d", dedup="exact", max_reject_rate=1)
+    read = []
+    monkeypatch.setattr(Folder, "read", lambda self, rows: read.append(rows))
+    summary = run(source, tmp_path / "d", dedup="exact", max_reject_rate=1)
+    assert (summary.rows_out, summary.shards_before, read) == (3, summary.shards, [])
+    with pytest.raises(Conflict, match="dedup: there 'exact', asked 'none'"):
+        run(source, tmp_path / "d", max_reject_rate=1)
 
 
 def test_duplicates_are_those_of_the_parts_asked_for(tmp_path):

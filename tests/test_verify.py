@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_job import BROKEN, SAMPLES, SHARDS, run_all, run_stage, write_corpus
+from small_job import BROKEN, SAMPLES, SHARDS, run_all, run_stage, train_config, write_corpus
 from typer.testing import CliRunner
 
 from mmdata.cli import app
@@ -14,6 +14,7 @@ from mmdata.config import EvaluateConfig
 from mmdata.errors import Damage
 from mmdata.stages.evaluate import evaluate
 from mmdata.stages.status import status
+from mmdata.stages.train import train_head
 from mmdata.stages.verify import gc, verify
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.receipts import read_receipts
@@ -196,6 +197,16 @@ def test_gc_keeps_the_checkpoint_of_a_training_that_is_not_finished(dataset: Dat
     assert "heads/kinds/checkpoint.safetensors" not in gc(dataset, 0, dry_run=True).removed
     Path(dataset.url, "aside").rename(head)
     assert gc(dataset, 0, dry_run=False).removed == ["heads/kinds/checkpoint.safetensors"]
+
+
+def test_the_logs_of_a_training_are_proven_by_its_head(dataset: Dataset) -> None:
+    train_head(train_config(dataset.url, overwrite=True, trackers=("tensorboard",)))
+    (log,) = [path for path in files(dataset) if "/events/" in path]
+    assert log not in verify(dataset).loose
+    flip(dataset, log, 30)
+    assert [finding.path for finding in verify(dataset).damaged] == [log]
+    Path(dataset.url, "heads/kinds/head.json").unlink()  # as if it were not finished
+    assert log not in gc(dataset, 0, dry_run=True).removed
 
 
 def test_status_has_every_stage_with_rows_rejects_rate_and_what_is_left(dataset: Dataset) -> None:

@@ -114,7 +114,7 @@ class Head:
 def write_head(dataset: Dataset, head: Head, metrics: dict[str, Any], files: dict[str, bytes] | None = None) -> Head:
     """Write the tensors, the metrics, other `files` and, last, `head.json`, without which there is no head.
 
-    `head.sha256` is set from the tensors.
+    `head.sha256` is set from the tensors. `head.json` proves all these, and the logs of trackers that are there.
     """
     folder = head_folder(head.name)
     data = save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in head.tensors.items()})
@@ -123,6 +123,7 @@ def write_head(dataset: Dataset, head: Head, metrics: dict[str, Any], files: dic
         "metrics.json": seal(metrics),
         **(files or {}),
     }
+    logs = {info.path.removeprefix(f"{folder}/"): info for info in dataset.store.list(f"{folder}/events")}
     facts = {
         "name": head.name,
         "sha256": sha256(data),
@@ -131,7 +132,7 @@ def write_head(dataset: Dataset, head: Head, metrics: dict[str, Any], files: dic
         "outputs": head.outputs,
         "made_from": head.made_from,
         "model": head.model,
-        "files": proof(beside),
+        "files": proof(beside | {name: dataset.store.read(info.path) for name, info in logs.items()}),
     }
     point("head.write")
     if dataset.store.info(f"{folder}/head.json"):

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,9 +37,7 @@ class Verified:
     repair: list[str]  # what was, or would have to be, made again
 
 
-def verify(
-    dataset: Dataset, repair: bool = False, told: Callable[[int, int], None] = lambda done, total: None
-) -> Verified:
+def verify(dataset: Dataset, repair: bool = False) -> Verified:
     """Read every file and compare it with the hash in its receipt or label, and those with their own seals.
 
     With `repair`, a shard of a stage with a damaged file is taken back, so that the same command makes it again.
@@ -48,9 +46,7 @@ def verify(
     damaged = list(accounts.damaged)
     with ThreadPoolExecutor(threads()) as pool:
         found = pool.map(lambda item: _check(dataset, accounts, *item), accounts.proofs.items())
-        for number, finding in enumerate(found, start=1):
-            damaged += [finding] if finding else []
-            told(number, len(accounts.proofs))
+        damaged += [finding for finding in found if finding]
     return Verified(
         files=len({*accounts.documents, *accounts.proofs}),
         bytes=sum(proof.output.bytes for proof in accounts.proofs.values()),
@@ -139,14 +135,14 @@ class Swept:
 def gc(dataset: Dataset, older_than: float, dry_run: bool) -> Swept:
     """Remove what killed runs left: files that no document names and that are older than so many seconds.
 
-    The age is measured by the store's own clock. The checkpoint of a training that is not finished stays. Damage
+    The age is measured by the store's own clock. Checkpoint and logs of a training that is not finished stay. Damage
     when a document cannot be read: what it named would be taken for left over.
     """
     accounts = account(dataset)
     if accounts.damaged:
         first = accounts.damaged[0]
         raise Damage(f"{dataset.store.where(first.path)} {first.problem}; nothing was removed, see mmdata verify first")
-    loose = [info for info in accounts.loose if not _is_checkpoint(info.path, accounts)]
+    loose = [info for info in accounts.loose if not _goes_on(info.path, accounts)]
     now = _now(dataset) if older_than else float("inf")
     old = [info for info in loose if now - info.modified >= older_than]
     for info in [] if dry_run else old:
@@ -165,9 +161,11 @@ def _drop_empty_folders(dataset: Dataset, removed: Sequence[FileInfo]) -> None:
             (dataset.store.local / folder).rmdir()
 
 
-def _is_checkpoint(path: str, accounts: Accounts) -> bool:
-    folder, _, name = path.rpartition("/")
-    return name == "checkpoint.safetensors" and f"{folder}/head.json" not in accounts.infos
+def _goes_on(path: str, accounts: Accounts) -> bool:
+    """Whether a file is the checkpoint or a log of a head that is not finished."""
+    kind, name, *rest = path.split("/")
+    belongs = kind == "heads" and rest and rest[0] in ("checkpoint.safetensors", "events")
+    return bool(belongs) and f"heads/{name}/head.json" not in accounts.infos
 
 
 def _now(dataset: Dataset) -> float:

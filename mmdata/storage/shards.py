@@ -135,7 +135,8 @@ def _read_spans(
     for row, modality, offset, size, digest in spans:
         part = data[offset - start : offset - start + size]
         if sha256(part) != digest:
-            raise Damage(f"{dataset.store.where(path)}: the {modality} at byte {offset} is damaged")
+            where = f"{dataset.store.where(path)}: the {modality} at byte {offset}"
+            raise Damage(f"{where} is damaged; how much of it is, and what to do: mmdata verify {dataset.url}")
         samples.setdefault(row, {})[modality] = part
     yield from samples.items()
 
