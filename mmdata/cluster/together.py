@@ -1,5 +1,6 @@
 """Processes that work on one thing together, joined by torch.distributed: Ray Train places and joins them."""
 
+import os
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from mmdata.cluster import Resources, allow_threads
 from mmdata.cluster.connect import connected, last_line
 from mmdata.errors import MMDataError, ModelError
+
+START_SECONDS = "600"  # Ray gives up after a minute, in which a busy machine does not even import torch
 
 
 def run_together(work: Callable[[], None], resources: Resources) -> None:
@@ -17,6 +20,7 @@ def run_together(work: Callable[[], None], resources: Resources) -> None:
     from ray.train import RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_SECONDS)
     each = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     scaling = ScalingConfig(num_workers=resources.workers or 1, use_gpu=bool(resources.gpus), resources_per_worker=each)
     with connected(resources.address), TemporaryDirectory() as folder:
