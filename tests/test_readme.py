@@ -9,7 +9,9 @@ import pytest
 from mmdata.cli import KEEPING, LEARNING, LOOKING, STAGES, invoke
 from mmdata.demo import write_corpus
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs" / "decisions.md"})]
+README = "\n".join(page.read_text() for page in PAGES)
 
 
 def _blocks(language: str) -> list[str]:
@@ -38,6 +40,12 @@ def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("verb", [verb.__name__ for verb in [*STAGES, *LEARNING, *LOOKING, *KEEPING]])
 def test_every_verb_is_in_the_readme(verb: str) -> None:
     assert re.search(rf"(mmdata|make) {verb}\b", README)
+
+
+def test_what_the_pages_link_to_is_there() -> None:
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())]
+    assert len(links) > 20
+    assert [link for page, link in links if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "test-all", "check", "stamps", "bench"])

@@ -1,4 +1,4 @@
-"""The curl lines of the README, as a shell runs them."""
+"""The curl lines of docs/service.md, as a shell runs them."""
 
 import re
 import shutil
@@ -13,17 +13,17 @@ from serving import serving
 from mmdata.serve.app import create_app
 from mmdata.storage.dataset import Dataset
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "service.md").read_text()
 LINES = [
     line
-    for block in re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     for line in block.splitlines()
     if "curl" in line
 ]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-def test_the_curl_lines_of_the_readme_are_answered(built: Dataset, corpus: Path, tmp_path: Path) -> None:
+def test_the_curl_lines_of_the_page_are_answered(built: Dataset, corpus: Path, tmp_path: Path) -> None:
     star = sorted(corpus.glob("star/*.png"))[0]
     shutil.copy(star, tmp_path / "star.png")
     assert len(LINES) >= 9
