@@ -30,7 +30,8 @@ class Batches(Generic[Kind, Item, Found]):
         self._answer, self._most, self._limit, self._threads = answer, most, waiting, threads
         self._pool = ThreadPoolExecutor(threads)
         self._queue: dict[Kind, list[tuple[Item, asyncio.Future[Found]]]] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._drains = 0  # that will look at the queue once more
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none
         self.waiting = 0
 
     async def ask(self, kind: Kind, item: Item) -> Found:
@@ -40,10 +41,11 @@ class Batches(Generic[Kind, Item, Found]):
         future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._queue.setdefault(kind, []).append((item, future))
         self.waiting += 1
-        if len(self._running) < self._threads:
+        if self._drains < self._threads:
+            self._drains += 1
             task = asyncio.create_task(self._drain())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await future
 
     def close(self) -> None:
@@ -52,14 +54,17 @@ class Batches(Generic[Kind, Item, Found]):
 
     async def _drain(self) -> None:
         """Answer the kinds in the order they came; what is left of one goes behind the others."""
-        while self._queue:
-            kind = next(iter(self._queue))
-            queued = self._queue.pop(kind)
-            group, rest = queued[: self._most], queued[self._most :]
-            if rest:
-                self._queue[kind] = rest
-            self.waiting -= len(group)
-            await self._answer_group(kind, [(item, future) for item, future in group if not future.done()])
+        try:
+            while self._queue:
+                kind = next(iter(self._queue))
+                queued = self._queue.pop(kind)
+                group, rest = queued[: self._most], queued[self._most :]
+                if rest:
+                    self._queue[kind] = rest
+                self.waiting -= len(group)
+                await self._answer_group(kind, [(item, future) for item, future in group if not future.done()])
+        finally:
+            self._drains -= 1  # at once: what is asked from here on starts another
 
     async def _answer_group(self, kind: Kind, group: Sequence[tuple[Item, asyncio.Future[Found]]]) -> None:
         if not group:
