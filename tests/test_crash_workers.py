@@ -155,14 +155,16 @@ SOAK, EVERY = 180.0, 5.0  # seconds
 def test_a_worker_killed_every_five_seconds_for_three_minutes_loses_nothing(
     before: dict[str, Path], corpus: Path, orders: Path, tmp_path: Path
 ) -> None:
+    """Of those that are at work: a run whose workers die three times in a row while they start ends, as it should."""
     end, kills, runs = time.monotonic() + SOAK, 0, 0
+    due = time.monotonic() + EVERY
     while time.monotonic() < end:
         stage = ["shard", "extract"][runs % 2]
         dataset = started(stage, before, tmp_path / str(runs))
-        process, due = start_stage(stage, dataset, corpus, workers=2), time.monotonic() + EVERY
+        process = start_stage(stage, dataset, corpus, workers=2)
         while process.is_alive():
             time.sleep(0.1)
-            workers = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::Actor")]
+            workers = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::Actor.run")]
             if time.monotonic() >= due and workers:
                 os.kill(random.Random(kills).choice(workers), signal.SIGKILL)
                 kills, due = kills + 1, time.monotonic() + EVERY
