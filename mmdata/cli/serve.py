@@ -29,7 +29,7 @@ def serve(
     mmdata serve data/
     mmdata serve data/ --host 0.0.0.0 --allow-host search.example.org --api-key-file key.txt
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # FAISS' threads would spin between batches, and take the CPUs
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of FAISS sleep and do not spin
 
     from mmdata import console
     from mmdata.config import ServeConfig, load
