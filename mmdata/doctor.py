@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from mmdata.encoders import describe
 from mmdata.encoders.families import STARTERS
-from mmdata.errors import MMDataError, StorageError
+from mmdata.errors import ConfigError, MMDataError, StorageError
 from mmdata.storage.store import Store
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "transformers", "timm", "faiss", "pyarrow", "webdataset")
@@ -97,8 +97,12 @@ def _extra(package: str) -> Finding:
 
 
 def _cluster(address: str) -> str:
-    from mmdata.cluster.connect import connected
+    from mmdata.cluster.connect import connected, knock
 
+    try:
+        knock(address)
+    except OSError as error:
+        raise ConfigError(f"nobody answers at {address}: {error.strerror}") from error
     with connected(address):
         return f"{address} answers"
 

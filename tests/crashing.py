@@ -36,8 +36,8 @@ class Ended:
 
 def start_stage(stage: str, dataset: Path, corpus: Path, orders: Path | None = None, workers: int = 0) -> Any:
     """One stage in a process of its own, started; at every point it looks into `orders`."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    about = (stage, str(dataset), str(corpus), orders and str(orders), workers, address)
+    ray = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}  # address, and how to log in
+    about = (stage, str(dataset), str(corpus), orders and str(orders), workers, ray)
     process = _context.Process(target=_run, args=about)
     process.start()
     return process
@@ -66,14 +66,14 @@ def run_stage_apart(
     return Ended(process.exitcode, said.read_text() if said.exists() else "", reached, Path(f"{path}.fired").exists())
 
 
-def _run(stage: str, dataset: str, corpus: str, orders: str | None, workers: int, address: str) -> None:
+def _run(stage: str, dataset: str, corpus: str, orders: str | None, workers: int, ray: dict[str, str]) -> None:
     from small_job import run_stage
 
     from mmdata import crash
     from mmdata.errors import MMDataError
 
     crash.FILE = orders
-    os.environ["RAY_ADDRESS"] = address
+    os.environ.update(ray)
     code = 0
     Path(dataset).parent.mkdir(parents=True, exist_ok=True)
     with open(f"{dataset}-said", "w") as log:

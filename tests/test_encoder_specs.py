@@ -312,7 +312,7 @@ def test_what_is_read_of_a_picture_is_bytes_wherever_the_library_resizes_and_cro
 
 def test_a_card_of_another_starter_version_is_not_the_same_space() -> None:
     cards: list[EncoderCard] = [describe(name) for name in STARTERS]
-    assert len({card.space for card in cards}) == 3
+    assert len({card.space for card in cards}) == len(STARTERS) - 1  # words of pictures stand in the space of minilm
     assert replace(cards[0], name="x", versions={}).fingerprint == cards[0].fingerprint
 
 

@@ -20,6 +20,7 @@ from mmdata.serve.app import create_app
 from mmdata.serve.shelf import Shelf
 from mmdata.stages.index import index
 from mmdata.storage.dataset import Dataset
+from mmdata.storage.features import Features
 
 CLOSE = 1e-5  # of a score: several queries at once are multiplied in another order
 
@@ -45,12 +46,13 @@ def search(client: httpx.Client, index: object, *terms: dict[str, object], **mor
     return answer.json()["answers"]
 
 
-def test_the_list_of_indexes_tells_who_can_ask_and_what_can_be_filtered(client: httpx.Client) -> None:
+def test_the_list_of_indexes_tells_who_can_ask_and_what_can_be_filtered(client: httpx.Client, built: Dataset) -> None:
     found = {about["name"]: about for about in client.get("/indexes").json()}
     assert sorted(found) == ["efficientnet-lite0", "minilm", "pictures.image"]
     about = found["pictures.image"]
     assert about["queries"] == ["image", "text"]
-    assert (about["modality"], about["dim"], about["rows"], about["kind"]) == ("image", 128, 60, "flat")
+    dim = Features(built, "pictures.image").card.dim
+    assert (about["modality"], about["dim"], about["rows"], about["kind"]) == ("image", dim, 60, "flat")
     assert about["recall"]["image"]["10"] == 1.0
     fields = {field["name"]: field for field in about["fields"]}
     assert fields["count"] == {

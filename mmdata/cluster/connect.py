@@ -109,7 +109,7 @@ def connected(address: str | None) -> Iterator[None]:
             if address is None:
                 ray.init(address="local", include_dashboard=False, **quiet)
             else:
-                _knock(address)
+                knock(address)
                 ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError, RayError) as error:
         what = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
@@ -129,7 +129,7 @@ def _our_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
     """OSError when nobody listens at HOST:PORT; Ray itself tries for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if port.isdigit():
