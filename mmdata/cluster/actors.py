@@ -28,7 +28,7 @@ from mmdata.errors import MMDataError, ModelError
 from mmdata.heap import ENVIRONMENT
 from mmdata.types import Reason
 
-NODES = 20  # nodes in a row that may be lost while their workers are set up, as spot nodes are
+NODES = 20  # nodes that may be lost, as spot nodes are, while workers are set up in a row or over one item
 log = logging.getLogger(__name__)
 
 
@@ -158,6 +158,10 @@ def _died(pool: Pool, worker: Worker, order: Order, death: Exception) -> Done[An
         pool.end(worker)  # it may only be out of reach
     if worker.blame is not None and worker.blame.order is not order:
         pool.queue.appendleft(order)  # a neighbour's doing, for certain
+        return None
+    if worker.blame is None and "its node has died" in str(death) and order.nodes < NODES:
+        order.nodes += 1
+        pool.queue.appendleft(order)  # a machine that goes says nothing of what it had in work
         return None
     order.last = worker.blame.why if worker.blame else _why(death)
     log.warning("a worker died over %s: %s", order, order.last)

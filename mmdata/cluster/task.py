@@ -48,6 +48,7 @@ class Order:
     item: Any
     samples: Callable[[Any], Sequence[int]] | None = None
     deaths: int = 0  # since the last thing that was learned
+    nodes: int = 0  # that went while it was in work there
     rounds: int = 0  # of trials that found nothing
     lost: dict[int, Reason] = field(default_factory=dict)
     trials: deque[tuple[int, ...]] = field(default_factory=deque)
