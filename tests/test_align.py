@@ -274,7 +274,7 @@ def test_two_sets_of_one_modality_are_refused(featured: Dataset) -> None:
 
 
 def test_too_few_captions_to_hold_any_out_are_refused(featured: Dataset) -> None:
-    with pytest.raises(ConfigError, match=r"60 samples in common with \d+ captions, too few to fit and to hold 10%"):
+    with pytest.raises(ConfigError, match=r"\d+ to fit by and \d+ held out, where 20 of each are needed"):
         run(featured, holdout=0.1)
     assert featured.names("heads") == []
 

@@ -19,6 +19,7 @@ from mmdata.stages import Summary
 from mmdata.stages.extract import extract
 from mmdata.stages.index import index
 from mmdata.stages.shard import shard
+from mmdata.stages.status import status
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features, card_from_json, vectors
 from mmdata.storage.receipts import read_receipts, read_rejects
@@ -434,3 +435,13 @@ def test_a_shard_without_a_single_vector_is_no_obstacle(mixed: Dataset) -> None:
     assert vectors(features.read(features.receipts["000002"])).shape == (0, 1280)
     index(IndexConfig(dataset=mixed.url, features="efficientnet-lite0"), HERE)
     assert open_index(mixed, "efficientnet-lite0").rows["key"].to_pylist() == ["0", "1", "2", "3"]
+
+
+def test_features_of_shards_that_were_made_anew_are_stale(corpus: Path, tmp_path: Path) -> None:
+    url = str(tmp_path / "dataset")
+    shard(ShardConfig(dataset=url, source=str(corpus), samples_per_shard=16), HERE)
+    extract(ExtractConfig(dataset=url, encoders=("mel-stats",)), HERE)
+    before = {row["what"]: (row["left"], row["stale"]) for row in status(Dataset.open(url))}
+    shard(ShardConfig(dataset=url, source=str(corpus), samples_per_shard=60, overwrite=True), HERE)
+    after = {row["what"]: (row["left"], row["stale"]) for row in status(Dataset.open(url))}
+    assert (before["features mel-stats"], after["features mel-stats"]) == ((0, 0), (1, 4))

@@ -7,7 +7,7 @@ import typer
 from mmdata.cli.build import DryRun
 from mmdata.cli.look import AsJson, DatasetArg
 
-COLUMNS = ("what", "shards", "left", "rows in", "rows out", "absent", "repaired", "rejected", "rows/s")
+COLUMNS = ("what", "shards", "left", "stale", "rows in", "rows out", "absent", "repaired", "rejected", "rows/s")
 
 
 def status(dataset: DatasetArg, as_json: AsJson = False) -> None:

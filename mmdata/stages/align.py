@@ -63,18 +63,20 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
         return found
     x, y, groups = _pairs(left, right)
     held = _chosen(groups, config.holdout, f"{config.seed}:holdout")
-    if min(len(set(np.array(groups)[side])) for side in (held, ~held)) < LEAST_PAIRS:
+    sides = {name: len(set(np.array(groups)[side])) for name, side in (("fit", ~held), ("held out", held))}
+    if min(sides.values()) < LEAST_PAIRS:
         raise ConfigError(
-            f"{left.name} and {right.name} have {len(groups)} samples in common with {len(set(groups))} captions, too "
-            f"few to fit and to hold {config.holdout:.0%} out; at least {LEAST_PAIRS} captions are needed on both sides"
+            f"{left.name} and {right.name} share {len(set(groups))} captions: {sides['fit']} to fit by and "
+            f"{sides['held out']} held out, where {LEAST_PAIRS} of each are needed; add samples, or hold another share "
+            f"out with --set holdout=0.4 (now {config.holdout:g})"
         )
     train = [group for group, is_held in zip(groups, held, strict=True) if not is_held]
     folds = np.array([int(FOLDS * hash_share(f"{config.seed}:fold:{group}")) for group in train])
     shared = _shared(left.card, right.card)
     fit = fit_cca(x[~held], y[~held], train, folds, config.dim, shared=shared)
     modalities = left.card.modality, right.card.modality
-    sides = fit.left.project(x[held]), fit.right.project(y[held])
-    metrics = _report(modalities, sides, [g for g, is_held in zip(groups, held, strict=True) if is_held])
+    projected = fit.left.project(x[held]), fit.right.project(y[held])
+    metrics = _report(modalities, projected, [g for g, is_held in zip(groups, held, strict=True) if is_held])
     facts = {
         "pairs": len(groups),
         "trained on": len(train),

@@ -1,7 +1,7 @@
 """What a dataset holds and what it lacks, from its receipts, labels and rejects reports."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,14 +19,15 @@ from mmdata.types import Receipt
 def status(dataset: Dataset) -> list[dict[str, Any]]:
     """One row for the shards and one for each feature set, head, set of predictions and index.
 
-    `left` is in shards. `rows/s` is what one thread does: by the seconds of work in the receipts, which add up.
+    `left` is in shards; `stale` are those made from shards that have changed since, or are gone, which counts as left.
+    `rows/s` is what one thread does: by the seconds of work in the receipts, which add up.
     """
     plan = read_plan(dataset)
     shards = read_receipts(dataset.store, SHARDS)
     rows = [_row("shards", list(shards.values()), plan.shards if plan else 0)]
     for what, folder in _stages(dataset).items():
         if what != "shards":
-            rows.append(_row(what, list(read_receipts(dataset.store, folder).values()), len(shards)))
+            rows.append(_made_of(what, list(read_receipts(dataset.store, folder).values()), shards))
     return [
         *rows,
         *(_head(dataset, name) for name in _heads(dataset)),
@@ -41,6 +42,18 @@ def _stages(dataset: Dataset) -> dict[str, str]:
     return found | {f"predictions {name}": predictions_folder(name) for name in dataset.names("predictions")}
 
 
+def _made_of(what: str, receipts: Sequence[Receipt], shards: Mapping[str, Receipt]) -> dict[str, Any]:
+    """A stage that follows the shards."""
+    stale = sum(_is_stale(receipt, shards) for receipt in receipts)
+    return _row(what, receipts, len(shards) + stale) | {"stale": stale}
+
+
+def _is_stale(receipt: Receipt, shards: Mapping[str, Receipt]) -> bool:
+    if receipt.stage != "extract":
+        return False  # it is made of features, which say so themselves
+    return receipt.shard not in shards or receipt.inputs != shards[receipt.shard].content
+
+
 def _row(what: str, receipts: Sequence[Receipt], shards: int) -> dict[str, Any]:
     rows_out = sum(r.rows_out for r in receipts)
     seconds = sum(s for r in receipts for phase, s in r.seconds.items() if not phase.endswith("_wait"))
@@ -48,6 +61,7 @@ def _row(what: str, receipts: Sequence[Receipt], shards: int) -> dict[str, Any]:
         "what": what,
         "shards": len(receipts),
         "left": max(0, shards - len(receipts)),
+        "stale": 0,
         "rows in": sum(r.rows_in for r in receipts),
         "rows out": rows_out,
         "absent": sum(r.absent for r in receipts),
@@ -75,12 +89,14 @@ def _index(dataset: Dataset, name: str) -> dict[str, Any]:
     facts, _ = read_facts(dataset, name)
     parts = read_parts(dataset, facts)
     try:
-        left = len(changes(Features(dataset, facts.features), parts, frozenset()).fresh)
+        change = changes(Features(dataset, facts.features), parts, frozenset())
+        left, stale = len(change.fresh), len(change.stale)
     except NotFound:
-        left = 0
+        left = stale = 0
     return _row(f"index {name}", (), 0) | {
         "shards": len(parts),
         "left": left,
+        "stale": stale,
         "rows in": sum(part.rows_in for part in parts),
         "rows out": facts.rows,
         "rejected": facts.left_out,
