@@ -163,7 +163,8 @@ def _drop_empty_folders(dataset: Dataset, removed: Sequence[FileInfo]) -> None:
 
 def _goes_on(path: str, accounts: Accounts) -> bool:
     """Whether a file is the checkpoint or a log of a head that is not finished."""
-    kind, name, *rest = path.split("/")
+    kind, _, below = path.partition("/")
+    name, *rest = below.split("/")
     belongs = kind == "heads" and rest and rest[0] in ("checkpoint.safetensors", "events")
     return bool(belongs) and f"heads/{name}/head.json" not in accounts.infos
 

@@ -1,5 +1,6 @@
 """What a dataset holds, file by file: which document proves it, and what nothing proves."""
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from mmdata.storage.store import FileInfo
 from mmdata.types import Output
 
 FOLDERS = (SHARDS, "features", "heads", "indexes", "predictions")
+TORN = re.compile(r"dataset\.json#\d+")  # what a killed process leaves of a file that it was writing
 READERS = 16
 CARDS = {"features": "encoder.json", SHARDS: "plan.json"}
 """The document without which the receipts of a folder mean nothing."""
@@ -48,7 +50,8 @@ class Accounts:
 
 def account(dataset: Dataset) -> Accounts:
     """Read every document of a dataset; the other files are only listed."""
-    infos = {info.path: info for folder in FOLDERS for info in dataset.store.list(folder)}
+    torn = [info for info in dataset.store.list_here() if TORN.fullmatch(info.path)]
+    infos = {info.path: info for info in torn} | {i.path: i for folder in FOLDERS for i in dataset.store.list(folder)}
     documents = ["dataset.json", *(path for path in infos if path.endswith(".json"))]
     with ThreadPoolExecutor(READERS) as pool:
         read = list(pool.map(lambda path: _read(dataset, path), documents))

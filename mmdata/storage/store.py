@@ -188,7 +188,7 @@ class Store:
             with translated(self.url):
                 return _list_top(self.local) if self.local.is_dir() else []
         with translated(self.url):
-            found = obstore.list_with_delimiter(self._reading())["objects"]
+            found = repeat(lambda: obstore.list_with_delimiter(self._reading())["objects"])
             return sorted((_info(meta) for meta in found), key=lambda info: info.path)
 
     def list(self, prefix: str = "") -> list[FileInfo]:
@@ -196,8 +196,8 @@ class Store:
         if self.local is not None:
             return _list_local(self.local, prefix)
         with translated(self.where(prefix)):
-            chunks = obstore.list(self._reading(), prefix=prefix or None, chunk_size=1000)
-            return sorted((_info(meta) for chunk in chunks for meta in chunk), key=lambda info: info.path)
+            found = repeat(lambda: [*obstore.list(self._reading(), prefix=prefix or None, chunk_size=1000)])
+            return sorted((_info(meta) for chunk in found for meta in chunk), key=lambda info: info.path)
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens when it is not there."""
