@@ -242,6 +242,16 @@ def test_duplicates_are_shown_once(windows: Dataset) -> None:
     assert {"k3", "k4"} & {hit.key for hit in index.search(stored, k=40, fold=Fold.DUPLICATES)[0]} == {"k3"}
 
 
+@pytest.mark.parametrize("fold", Fold)
+def test_a_range_holds_where_fold_leaves_fewer_than_were_asked_for(windows: Dataset, fold: Fold) -> None:
+    index = open_index(windows, "f")
+    query = index.vector_of("k7")
+    scores = [hit.score for hit in index.search(query, k=60, fold=fold)[0]]
+    assert len(scores) < 60
+    found = index.search(query, k=60, at_least=scores[9], fold=fold)[0]
+    assert [hit.score for hit in found] == scores[:10]
+
+
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])
 def test_a_file_of_queries_becomes_a_file_of_hits(
     windows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str

@@ -105,7 +105,7 @@ class Index:
         else:
             scores, ids, counts = self._folded(prepared, k, most, allowed, fold)
         if at_least is not None:
-            counts = np.minimum(counts, (scores >= at_least).sum(axis=1))
+            counts = ((scores >= at_least) & (np.arange(scores.shape[1]) < counts[:, None])).sum(axis=1)
         return Results(scores, ids, counts, self.rows)
 
     def _check(self, queries: NDArray[np.floating], k: int) -> None:
