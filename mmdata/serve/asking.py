@@ -15,6 +15,7 @@ from mmdata.retrieval.search import Fold, Index
 from mmdata.retrieval.vector_index import Floats
 from mmdata.retrieval.where import Filter
 from mmdata.serve.batches import Batches
+from mmdata.serve.collection import part_url
 from mmdata.serve.limits import Limits
 from mmdata.serve.messages import AudioTerm, ImageTerm, KeyTerm, SearchRequest, Term, TextTerm, VectorTerm
 from mmdata.types import Hit, Modality
@@ -100,7 +101,7 @@ class Asking:
             "score": hit.score,
             "caption": hit.caption,
             "modality": modality,
-            "media": f"/samples/{hit.id}/{modality}" if self.has_media else None,
+            "media": part_url(hit.id, modality, hit.key) if self.has_media else None,
             "start": start,
             "end": end,
             "metadata": hit.metadata,
