@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -229,6 +230,34 @@ def test_media_of_an_index_older_than_the_shards_are_refused_and_never_of_anothe
             assert refused.json()["error"].startswith("the index is older than the shards: 'k0' is not sample")
         assert client.get("/samples/0").json()["key"] == "a"
         assert client.get("/samples/0/image?key=a").content == (corpus / "a.png").read_bytes()
+
+
+def test_shards_that_are_made_while_a_service_runs_are_known_by_their_new_plan(tmp_path: Path) -> None:
+    corpus, url = tmp_path / "corpus", str(tmp_path / "dataset")
+    dataset = Dataset.create(url)
+    write_features(dataset, "f", [clusters(3, 8)], modality=Modality.IMAGE)
+    make(dataset)
+    corpus.mkdir()
+    (corpus / "k0.png").write_bytes(picture())
+    with serving(create_app(dataset, refresh_seconds=0.05)) as client:
+        for number, name in enumerate(["k0", "k1", "k2"]):
+            (corpus / f"{name}.png").write_bytes(picture())
+            shard(ShardConfig(dataset=url, source=str(corpus), samples_per_shard=1, overwrite=True), HERE)
+            wait_for(lambda number=number, name=name: found_key(client, number) == name)
+        assert client.get("/samples/3").json() == {"error": "there is no sample 3; there are 3, from 0"}
+        (answer,) = search(client, "f", {"key": "k2"}, k=1)
+        assert answer["hits"][0]["media"] == "/samples/2/image?key=k2"
+
+
+def found_key(client: httpx.Client, sample: int) -> str | None:
+    return client.get(f"/samples/{sample}").json().get("key")
+
+
+def wait_for(done: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "what was waited for did not come"
+        time.sleep(0.02)
 
 
 def test_32_threads_get_what_one_gets(built: Dataset, made: Dataset) -> None:

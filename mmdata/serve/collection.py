@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mmdata.errors import Damage, NotFound
 from mmdata.serve.media import HEAD, SENT_AS, type_of
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.plan import read_plan
+from mmdata.storage.plan import FACTS, read_plan
 from mmdata.storage.receipts import read_receipt
 from mmdata.storage.shards import metadata_names, older_index, read_part, read_sample_table
 from mmdata.types import Modality, Receipt
@@ -46,8 +46,17 @@ class Collection:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self._starts = _first_ids(dataset)
+        self._version = ""
+        self._starts = [0]
+        self.refresh()
         self._table = lru_cache(TABLES)(lambda receipt: read_sample_table(dataset, receipt.whole))
+
+    def refresh(self) -> None:
+        """Read the plan again where it is another one: shards are made while a service runs, and made anew."""
+        facts = self.dataset.store.info(FACTS)
+        version = facts.version if facts else ""
+        if version != self._version:
+            self._starts, self._version = _first_ids(self.dataset), version
 
     def __bool__(self) -> bool:
         return len(self._starts) > 1
@@ -111,9 +120,10 @@ class Collection:
 
     def _row_of(self, sample: int) -> tuple[str, dict[str, Any], list[str]]:
         """The shard of a sample, its row of the sample table, and which of its columns are metadata."""
-        if not 0 <= sample < self._starts[-1]:
-            raise NotFound(f"there is no sample {sample}; there are {self._starts[-1]}, from 0")
-        shard = f"{bisect_right(self._starts, sample) - 1:06d}"
+        starts = self._starts
+        if not 0 <= sample < starts[-1]:
+            raise NotFound(f"there is no sample {sample}; there are {starts[-1]}, from 0")
+        shard = f"{bisect_right(starts, sample) - 1:06d}"
         receipt = read_receipt(self.dataset.store, f"{SHARDS}/{shard}.json")  # small, and newer when it was made again
         table: pa.Table = self._table(
             _Known(receipt.shard, receipt.outputs[f"{shard}.samples.parquet"].sha256, receipt)
