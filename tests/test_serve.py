@@ -1,7 +1,9 @@
 """The service as its contract has it: indexes, search, samples, media and the map, over real HTTP."""
 
 import base64
+import errno
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -247,6 +249,24 @@ def test_shards_that_are_made_while_a_service_runs_are_known_by_their_new_plan(t
         assert client.get("/samples/3").json() == {"error": "there is no sample 3; there are 3, from 0"}
         (answer,) = search(client, "f", {"key": "k2"}, k=1)
         assert answer["hits"][0]["media"] == "/samples/2/image?key=k2"
+
+
+def test_a_look_for_what_is_new_that_fails_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    write_features(dataset, "f", [clusters(300, 8)])
+    make(dataset)
+    with serving(create_app(dataset, refresh_seconds=0.02)) as client:
+        with monkeypatch.context() as full:
+            full.setattr(os, "scandir", no_space)
+            wait_for(lambda: "No space left on device" in caplog.text)
+        make(dataset, name="other")
+        wait_for(lambda: len(client.get("/indexes").json()) == 2)
+
+
+def no_space(*path: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def found_key(client: httpx.Client, sample: int) -> str | None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
@@ -54,8 +54,9 @@ def create_app(
         yield
         for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        for failed in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(failed, Exception):
+                log.error("a task of the service failed", exc_info=failed)
         asking.close()
 
     app = FastAPI(title="mmdata", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -111,8 +112,8 @@ async def _keep_fresh(shelf: Shelf, collection: Collection, seconds: float) -> N
         try:
             await asyncio.to_thread(shelf.refresh)
             await asyncio.to_thread(collection.refresh)
-        except MMDataError as error:
-            log.error("the indexes and shards cannot be looked at: %s", error)
+        except Exception:  # whatever it was, a full disk say, the next look may succeed, and nobody else would look
+            log.exception("the indexes and shards cannot be looked at")
 
 
 def load_encoders(shelf: Shelf) -> None:
