@@ -1,18 +1,20 @@
 """Queries of every kind against finished indexes, and the refusals that name both sides."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import odd_encoder
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import quick_encoder
 from conftest import HERE
 from made_features import make, write_features
 
 from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.demo import write_corpus
-from mmdata.encoders import describe, load_encoder
+from mmdata.encoders import Request, describe, load_encoder
 from mmdata.encoders.starters import weights_folder
 from mmdata.errors import ConfigError, Conflict, NotFound
 from mmdata.retrieval import many
@@ -148,6 +150,28 @@ def test_an_encoder_may_be_given_for_the_query(built: Dataset) -> None:
 def test_the_same_model_by_another_spec_is_another_space(built: Dataset) -> None:
     with pytest.raises(Conflict, match="cannot query 'minilm'"):
         hits(built, "minilm", text="two green rings", encoder=f"hf:{weights_folder()}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "family"), [("quick_encoder:Letters", quick_encoder.Letters), ("odd:plain", odd_encoder.OddEncoder)]
+)
+def test_code_that_changed_since_the_index_was_made_is_refused_with_both_cards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, family: type
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("a red star")
+    url = str(tmp_path / "dataset")
+    shard(ShardConfig(dataset=url, source=str(tmp_path / "corpus")), HERE)
+    extract(ExtractConfig(dataset=url, encoders=(f"mine={spec}",)), HERE)
+    index(IndexConfig(dataset=url, features="mine"), HERE)
+    assert [hit.key for hit in hits(Dataset.open(url), "mine", text="a star", encoder=spec)] == ["a"]
+    before = family.describe("", "", Request())
+    monkeypatch.setattr(family, "describe", lambda *asked: replace(before, space="", revision="2"))
+    with pytest.raises(Conflict) as caught:
+        hits(Dataset.open(url), "mine", text="a star", encoder=spec)
+    space = before.space or f"{spec}@1"
+    assert f"{spec!r} (text, dim {before.dim}, space {spec}@2) cannot query what it wrote as" in str(caught.value)
+    assert f"{spec!r} (text, dim {before.dim}, space {space})" in str(caught.value)
 
 
 def test_a_query_goes_through_the_encoder_of_the_index(built: Dataset) -> None:
