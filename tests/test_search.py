@@ -1,5 +1,6 @@
 """Queries of every kind against finished indexes, and the refusals that name both sides."""
 
+import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from mmdata.encoders.starters import weights_folder
 from mmdata.errors import ConfigError, Conflict, NotFound
 from mmdata.retrieval import many
 from mmdata.retrieval.ask import Narrowed, Query, Term, ask
-from mmdata.retrieval.search import Fold, Index, open_index
+from mmdata.retrieval.fold import Fold
+from mmdata.retrieval.search import Index, open_index
 from mmdata.stages.extract import extract
 from mmdata.stages.index import index
 from mmdata.stages.shard import shard
@@ -274,6 +276,38 @@ def test_a_range_holds_where_fold_leaves_fewer_than_were_asked_for(windows: Data
     assert len(scores) < 60
     found = index.search(query, k=60, at_least=scores[9], fold=fold)[0]
     assert [hit.score for hit in found] == scores[:10]
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf-flat"])
+def test_many_duplicates_are_each_compared_with_the_few_that_are_kept(tmp_path: Path, kind: str) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    centres = np.random.default_rng(0).normal(size=(7, 16))
+    rows = np.repeat(centres, 600, axis=0) + np.random.default_rng(1).normal(scale=0.01, size=(4200, 16))
+    write_features(dataset, "f", [rows.astype(np.float32)])
+    make(dataset, kind=kind)
+    index = open_index(dataset, "f")
+    queries = index.vector_index.stored(np.array([0, 4199]))
+    wanted = [firsts_that_differ(index, index.search(row[None], k=4200).ids[0]) for row in queries]
+    assert [len(ids) for ids in wanted] == [7, 7]
+    tracemalloc.start()
+    found = index.search(queries, k=8, fold=Fold.DUPLICATES)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [ids[:count].tolist() for ids, count in zip(found.ids, found.counts, strict=True)] == wanted
+    assert [index.search(row[None], k=3, fold=Fold.DUPLICATES).ids[0].tolist() for row in queries] == [
+        ids[:3] for ids in wanted
+    ]
+    assert most < 8 << 20  # all with all are 70 MB
+
+
+def firsts_that_differ(index: Index, ids: np.ndarray) -> list[int]:
+    unit = index.vector_index.stored(ids)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    kept: list[int] = []
+    for place in range(len(ids)):
+        if not (unit[kept] @ unit[place] >= 0.995).any():
+            kept.append(place)
+    return ids[kept].tolist()
 
 
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from mmdata.errors import ConfigError
+from mmdata.retrieval.fold import Fold
 from mmdata.retrieval.query import QueryEncoder
-from mmdata.retrieval.search import Fold, Index
+from mmdata.retrieval.search import Index
 from mmdata.retrieval.vector_index import Floats
 from mmdata.retrieval.where import Filter
 from mmdata.serve.batches import Batches
