@@ -1,23 +1,27 @@
 """Queries of every kind against finished indexes, and the refusals that name both sides."""
 
-from dataclasses import asdict
+import tracemalloc
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import odd_encoder
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import quick_encoder
 from conftest import HERE
 from made_features import make, write_features
 
 from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.demo import write_corpus
-from mmdata.encoders import describe, load_encoder
+from mmdata.encoders import Request, describe, load_encoder
 from mmdata.encoders.starters import weights_folder
 from mmdata.errors import ConfigError, Conflict, NotFound
 from mmdata.retrieval import many
 from mmdata.retrieval.ask import Narrowed, Query, Term, ask
-from mmdata.retrieval.search import Fold, Index, open_index
+from mmdata.retrieval.fold import Fold
+from mmdata.retrieval.search import Index, open_index
 from mmdata.stages.extract import extract
 from mmdata.stages.index import index
 from mmdata.stages.shard import shard
@@ -150,6 +154,28 @@ def test_the_same_model_by_another_spec_is_another_space(built: Dataset) -> None
         hits(built, "minilm", text="two green rings", encoder=f"hf:{weights_folder()}")
 
 
+@pytest.mark.parametrize(
+    ("spec", "family"), [("quick_encoder:Letters", quick_encoder.Letters), ("odd:plain", odd_encoder.OddEncoder)]
+)
+def test_code_that_changed_since_the_index_was_made_is_refused_with_both_cards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, family: type
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("a red star")
+    url = str(tmp_path / "dataset")
+    shard(ShardConfig(dataset=url, source=str(tmp_path / "corpus")), HERE)
+    extract(ExtractConfig(dataset=url, encoders=(f"mine={spec}",)), HERE)
+    index(IndexConfig(dataset=url, features="mine"), HERE)
+    assert [hit.key for hit in hits(Dataset.open(url), "mine", text="a star", encoder=spec)] == ["a"]
+    before = family.describe("", "", Request())
+    monkeypatch.setattr(family, "describe", lambda *asked: replace(before, space="", revision="2"))
+    with pytest.raises(Conflict) as caught:
+        hits(Dataset.open(url), "mine", text="a star", encoder=spec)
+    space = before.space or f"{spec}@1"
+    assert f"{spec!r} (text, dim {before.dim}, space {spec}@2) cannot query what it wrote as" in str(caught.value)
+    assert f"{spec!r} (text, dim {before.dim}, space {space})" in str(caught.value)
+
+
 def test_a_query_goes_through_the_encoder_of_the_index(built: Dataset) -> None:
     encoder = load_encoder(describe("minilm"))
     wanted = encoder.encode([ready.data for ready in encoder.prepare("a blue ring")])
@@ -240,6 +266,48 @@ def test_duplicates_are_shown_once(windows: Dataset) -> None:
     stored = index.vector_index.stored(np.array([15]))
     assert [hit.key for hit in index.search(stored, k=2)[0]] == ["k3", "k4"]
     assert {"k3", "k4"} & {hit.key for hit in index.search(stored, k=40, fold=Fold.DUPLICATES)[0]} == {"k3"}
+
+
+@pytest.mark.parametrize("fold", Fold)
+def test_a_range_holds_where_fold_leaves_fewer_than_were_asked_for(windows: Dataset, fold: Fold) -> None:
+    index = open_index(windows, "f")
+    query = index.vector_of("k7")
+    scores = [hit.score for hit in index.search(query, k=60, fold=fold)[0]]
+    assert len(scores) < 60
+    found = index.search(query, k=60, at_least=scores[9], fold=fold)[0]
+    assert [hit.score for hit in found] == scores[:10]
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf-flat"])
+def test_many_duplicates_are_each_compared_with_the_few_that_are_kept(tmp_path: Path, kind: str) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    centres = np.random.default_rng(0).normal(size=(7, 16))
+    rows = np.repeat(centres, 600, axis=0) + np.random.default_rng(1).normal(scale=0.01, size=(4200, 16))
+    write_features(dataset, "f", [rows.astype(np.float32)])
+    make(dataset, kind=kind)
+    index = open_index(dataset, "f")
+    queries = index.vector_index.stored(np.array([0, 4199]))
+    wanted = [firsts_that_differ(index, index.search(row[None], k=4200).ids[0]) for row in queries]
+    assert [len(ids) for ids in wanted] == [7, 7]
+    tracemalloc.start()
+    found = index.search(queries, k=8, fold=Fold.DUPLICATES)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [ids[:count].tolist() for ids, count in zip(found.ids, found.counts, strict=True)] == wanted
+    assert [index.search(row[None], k=3, fold=Fold.DUPLICATES).ids[0].tolist() for row in queries] == [
+        ids[:3] for ids in wanted
+    ]
+    assert most < 8 << 20  # all with all are 70 MB
+
+
+def firsts_that_differ(index: Index, ids: np.ndarray) -> list[int]:
+    unit = index.vector_index.stored(ids)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    kept: list[int] = []
+    for place in range(len(ids)):
+        if not (unit[kept] @ unit[place] >= 0.995).any():
+            kept.append(place)
+    return ids[kept].tolist()
 
 
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])

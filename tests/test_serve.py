@@ -1,10 +1,14 @@
 """The service as its contract has it: indexes, search, samples, media and the map, over real HTTP."""
 
 import base64
+import errno
 import io
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -13,14 +17,17 @@ from conftest import HERE
 from made_features import clusters, make, write_features, write_shard
 from PIL import Image
 from serving import serving
+from tiny_files import picture
 
-from mmdata.config import IndexConfig
+from mmdata.config import IndexConfig, ShardConfig
 from mmdata.retrieval.ask import Narrowed, Query, ask
 from mmdata.serve.app import create_app
 from mmdata.serve.shelf import Shelf
 from mmdata.stages.index import index
+from mmdata.stages.shard import shard
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features
+from mmdata.types import Modality
 
 CLOSE = 1e-5  # of a score: several queries at once are multiplied in another order
 
@@ -71,7 +78,8 @@ def test_a_text_finds_what_the_library_finds(client: httpx.Client, built: Datase
     assert [hit["key"] for hit in answer["hits"]] == [hit.key for hit in expected]
     assert answer["hits"][0]["score"] == pytest.approx(expected[0].score, abs=CLOSE)
     assert answer["hits"][0]["metadata"] == expected[0].metadata
-    assert answer["hits"][0]["media"] == f"/samples/{expected[0].id}/image"
+    assert answer["hits"][0]["media"] == f"/samples/{expected[0].id}/image?key={quote(expected[0].key, safe='')}"
+    assert client.get(answer["hits"][0]["media"]).status_code == 200
 
 
 def test_an_uploaded_picture_finds_itself(client: httpx.Client, corpus: Path) -> None:
@@ -201,6 +209,75 @@ def test_without_shards_hits_have_no_media(made: Dataset) -> None:
         (answer,) = search(client, "f", {"vector": [1.0] * 16}, k=2)
         assert [hit["media"] for hit in answer["hits"]] == [None, None]
         assert client.get("/samples/0").status_code == 404
+
+
+def test_media_of_an_index_older_than_the_shards_are_refused_and_never_of_another_sample(tmp_path: Path) -> None:
+    corpus, url = tmp_path / "corpus", str(tmp_path / "dataset")
+    corpus.mkdir()
+    for number in range(3):
+        (corpus / f"k{number}.png").write_bytes(picture(colour=(number, 0, 0)))
+    shard(ShardConfig(dataset=url, source=str(corpus)), HERE)
+    write_features(Dataset.open(url), "f", [clusters(3, 8)], modality=Modality.IMAGE)
+    make(Dataset.open(url))
+    with serving(create_app(Dataset.open(url))) as client:
+        (answer,) = search(client, "f", {"key": "k0"}, k=3)
+        media = {hit["key"]: hit["media"] for hit in answer["hits"]}
+        assert client.get(media["k0"]).content == (corpus / "k0.png").read_bytes()
+        (corpus / "a.png").write_bytes(picture(colour=(9, 9, 9)))
+        (corpus / "k2.png").unlink()
+        shard(ShardConfig(dataset=url, source=str(corpus), overwrite=True), HERE)
+        for path in (media["k0"], f"{media['k0']}&thumbnail=32", "/samples/0?key=k0", "/samples/77?key=k0"):
+            refused = client.get(path)
+            assert refused.status_code == 409
+            assert refused.json()["error"].startswith("the index is older than the shards: 'k0' is not sample")
+        assert client.get("/samples/0").json()["key"] == "a"
+        assert client.get("/samples/0/image?key=a").content == (corpus / "a.png").read_bytes()
+
+
+def test_shards_that_are_made_while_a_service_runs_are_known_by_their_new_plan(tmp_path: Path) -> None:
+    corpus, url = tmp_path / "corpus", str(tmp_path / "dataset")
+    dataset = Dataset.create(url)
+    write_features(dataset, "f", [clusters(3, 8)], modality=Modality.IMAGE)
+    make(dataset)
+    corpus.mkdir()
+    (corpus / "k0.png").write_bytes(picture())
+    with serving(create_app(dataset, refresh_seconds=0.05)) as client:
+        for number, name in enumerate(["k0", "k1", "k2"]):
+            (corpus / f"{name}.png").write_bytes(picture())
+            shard(ShardConfig(dataset=url, source=str(corpus), samples_per_shard=1, overwrite=True), HERE)
+            wait_for(lambda number=number, name=name: found_key(client, number) == name)
+        assert client.get("/samples/3").json() == {"error": "there is no sample 3; there are 3, from 0"}
+        (answer,) = search(client, "f", {"key": "k2"}, k=1)
+        assert answer["hits"][0]["media"] == "/samples/2/image?key=k2"
+
+
+def test_a_look_for_what_is_new_that_fails_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    write_features(dataset, "f", [clusters(300, 8)])
+    make(dataset)
+    with serving(create_app(dataset, refresh_seconds=0.02)) as client:
+        with monkeypatch.context() as full:
+            full.setattr(os, "scandir", no_space)
+            wait_for(lambda: "No space left on device" in caplog.text)
+        make(dataset, name="other")
+        wait_for(lambda: len(client.get("/indexes").json()) == 2)
+
+
+def no_space(*path: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def found_key(client: httpx.Client, sample: int) -> str | None:
+    return client.get(f"/samples/{sample}").json().get("key")
+
+
+def wait_for(done: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "what was waited for did not come"
+        time.sleep(0.02)
 
 
 def test_32_threads_get_what_one_gets(built: Dataset, made: Dataset) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmdata.errors import ConfigError, NotFound
+from mmdata.retrieval.fold import Fold
 from mmdata.retrieval.generation import index_names
 from mmdata.retrieval.results import Results
-from mmdata.retrieval.search import Fold, Index
+from mmdata.retrieval.search import Index
 from mmdata.retrieval.vector_index import Floats
 from mmdata.storage.dataset import Dataset
 from mmdata.types import Modality

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmdata.encoders import Encoder, Prepared, Request, decode_options, describe, encode_many, load_encoder
-from mmdata.encoders.families import is_code_of_its_own
+from mmdata.encoders.families import is_code_of_its_own, is_of_mmdata
 from mmdata.errors import ConfigError, Conflict, MMDataError, ModelError
 from mmdata.fusion.heads import Tower, read_head
 from mmdata.media import decode
@@ -60,9 +60,11 @@ class QueryEncoder:
             self.tower = head.tower(side)
             writes, runs = head.output_card(side), head.inputs[side]
             _check_trust(runs.spec, given)
+            _check_now(runs)
         else:
             _check_trust(spec, given)
             writes = runs = card if spec == card.spec else describe(spec, Request())
+            _check_now(runs)
         if writes.space != card.space:
             raise Conflict(f"{_brief(writes)} cannot query {_brief(card)}: vectors of two spaces are not comparable")
         if runs.modality is not modality:
@@ -105,6 +107,18 @@ def _check_trust(spec: str, given: str | None) -> None:
     if spec != given and is_code_of_its_own(spec):
         raise ConfigError(
             f"the index names code of its own, {spec}, which data may not start; if you trust it: --encoder {spec}"
+        )
+
+
+def _check_now(card: EncoderCard) -> None:
+    """Conflict when code that is not of mmdata says by now that it writes another space than that of its card."""
+    if is_of_mmdata(card.spec):
+        return
+    now = describe(card.spec, Request())
+    if now.space != card.space:
+        raise Conflict(
+            f"{_brief(now)} cannot query what it wrote as {_brief(card)}: it changed since; take back the older one, "
+            "or run mmdata extract and mmdata index again with --overwrite"
         )
 
 

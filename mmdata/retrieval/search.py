@@ -1,7 +1,6 @@
 """One search for the command line, Python and HTTP: an index opened once, asked many times."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +8,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmdata.errors import ConfigError, NotFound
+from mmdata.retrieval.fold import Fold, Kept
 from mmdata.retrieval.generation import LocalFiles, read_facts
 from mmdata.retrieval.metric import ready
 from mmdata.retrieval.query import Models, QueryEncoder, read_vectors
 from mmdata.retrieval.results import Results
-from mmdata.retrieval.rows import take
 from mmdata.retrieval.vector_index import Floats, Ids, Mask
 from mmdata.retrieval.where import Filter, select
 from mmdata.storage.dataset import Dataset
 from mmdata.types import Modality
 
-ALIKE = 0.995  # cosine of two hits that are shown as one
 MORE = 4  # times k: how many rows are fetched first where some will be folded
-
-
-class Fold(StrEnum):
-    """Which hits are shown as one, the best of them."""
-
-    SAMPLE = "sample"  # the windows of a sample
-    DUPLICATES = "duplicates"  # those too, and hits whose vectors are almost equal
 
 
 class Index:
@@ -105,7 +96,7 @@ class Index:
         else:
             scores, ids, counts = self._folded(prepared, k, most, allowed, fold)
         if at_least is not None:
-            counts = np.minimum(counts, (scores >= at_least).sum(axis=1))
+            counts = ((scores >= at_least) & (np.arange(scores.shape[1]) < counts[:, None])).sum(axis=1)
         return Results(scores, ids, counts, self.rows)
 
     def _check(self, queries: NDArray[np.floating], k: int) -> None:
@@ -119,30 +110,20 @@ class Index:
     def _folded(
         self, queries: Floats, k: int, most: int, allowed: Mask | None, fold: Fold
     ) -> tuple[Floats, Ids, NDArray[np.int64]]:
-        """As a search, for more and more rows, until every query has k that differ, or all were seen."""
-        wanted = min(most, MORE * k)
-        while True:
-            scores, ids = self.vector_index.search(queries, wanted, self.facts.parameters, allowed)
-            keep = np.stack([self._differ(row, fold) for row in ids])
-            if wanted == most or (keep.sum(axis=1) >= k).all():
-                break
+        """As a search, for more and more rows of the queries that need them, until each has k or all were seen."""
+        width = min(k, most)
+        best, ids = np.zeros((len(queries), width), np.float32), np.zeros((len(queries), width), np.int64)
+        kept = [Kept(self.vector_index, self.rows, k, fold) for _ in queries]
+        short, wanted = np.arange(len(queries)), min(most, MORE * k)
+        while len(short):
+            scores, found = self.vector_index.search(queries[short], wanted, self.facts.parameters, allowed)
+            for place, query in enumerate(short):
+                kept[query].offer(found[place])
+                chosen = kept[query].places
+                best[query, : len(chosen)], ids[query, : len(chosen)] = scores[place, chosen], found[place, chosen]
+            short = short[[len(kept[query]) < k for query in short]] if wanted < most else short[:0]
             wanted = min(most, 2 * wanted)
-        order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-        counts = np.minimum(keep.sum(axis=1), k)
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1), counts
-
-    def _differ(self, ids: Ids, fold: Fold) -> Mask:
-        """Which of the ids, best first, are like none before them."""
-        samples = np.asarray(take(self.rows.select(["id"]), ids)["id"])
-        _, firsts = np.unique(samples, return_index=True)
-        keep = np.zeros(len(ids), bool)
-        keep[firsts] = True
-        if fold is Fold.DUPLICATES:
-            unit = ready(self.vector_index.stored(ids), "cosine")
-            alike = np.tril(unit @ unit.T >= ALIKE, -1)
-            for place in np.flatnonzero(keep):
-                keep[place] = not (alike[place] & keep).any()
-        return keep
+        return best, ids, np.array([len(one) for one in kept])
 
     def read_queries(self, path: str | Path) -> Floats:
         """Query vectors from an .npy or Parquet file, `(n, dim)`."""

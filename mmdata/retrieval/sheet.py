@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mmdata.errors import Conflict, NotFound
+from mmdata.errors import NotFound
 from mmdata.media import decode
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.receipts import read_receipts
-from mmdata.storage.shards import read_part, read_sample_table
+from mmdata.storage.shards import older_index, read_part, read_sample_table
 from mmdata.types import Hit, Modality, Rejected
 
 CELL, GAP, COLUMNS = 200, 16, 5  # pixels, pixels, cells in a row
@@ -49,10 +49,7 @@ def _record(samples: pa.Table | None, hit: Hit) -> dict[str, object]:
     """The row of a hit in its shard. Conflict when the shards are not those that the index was made of."""
     rows = [] if samples is None else samples.filter(pc.equal(samples["id"], hit.id)).to_pylist()
     if not rows or rows[0]["key"] != hit.key:
-        raise Conflict(
-            f"the index is older than the shards: {hit.key!r} is not sample {hit.id} of shard {hit.shard} any more; "
-            "run mmdata extract and mmdata index again with --overwrite"
-        )
+        raise older_index(hit.id, hit.key)
     record: dict[str, object] = rows[0]
     return record
 

@@ -15,7 +15,9 @@
                                       start, end, metadata}]}], seconds}
                                     media is null where there are no shards; start and end where a row is a window
     GET  /samples/ID                {id, key, caption, metadata, parts: {image: {suffix, size, type, url}, ...}}
-    GET  /samples/ID/MODALITY       the bytes; Range gives 206; ?thumbnail=SIDE a small picture, upright, as WebP
+    GET  /samples/ID/MODALITY       the bytes; Range gives 206; thumbnail=SIDE a small picture, upright, as WebP
+                                    both with ?key=KEY, as media and url have it: 409 when the shards were made again
+                                    since, and the sample of this number is another one
     GET  /indexes/NAME/map?field=F  columns {id, key, x, y, value, caption} of at most 20,000 rows in two dimensions
     GET  /health  /metrics          for those who run it
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
@@ -39,23 +39,24 @@ def create_app(
 ) -> FastAPI:
     """The service over a dataset.
 
-    A newer generation of an index is used `refresh_seconds` after it appeared; `warm`: load the encoders now,
-    and not with the first query.
+    A newer generation of an index, and shards that were made anew, are used `refresh_seconds` after they appeared;
+    `warm`: load the encoders now, and not with the first query.
     """
     shelf, collection = Shelf(dataset), Collection(dataset)
-    asking = Asking(limits, has_media=bool(collection))
+    asking = Asking(limits, collection)
     metrics = Metrics(shelf, asking)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(_keep_fresh(shelf, refresh_seconds))]
+        tasks = [asyncio.create_task(_keep_fresh(shelf, collection, refresh_seconds))]
         if warm:
             tasks.append(asyncio.create_task(asyncio.to_thread(load_encoders, shelf)))
         yield
         for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        for failed in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(failed, Exception):
+                log.error("a task of the service failed", exc_info=failed)
         asking.close()
 
     app = FastAPI(title="mmdata", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -104,14 +105,15 @@ def _add_watch(app: FastAPI, metrics: Metrics) -> None:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _keep_fresh(shelf: Shelf, seconds: float) -> None:
-    """Look for newer generations now and then: a label is small, and this works on any store."""
+async def _keep_fresh(shelf: Shelf, collection: Collection, seconds: float) -> None:
+    """Look for newer generations and a newer plan now and then: a label is small, and this works on any store."""
     while True:
         await asyncio.sleep(seconds)
         try:
             await asyncio.to_thread(shelf.refresh)
-        except MMDataError as error:
-            log.error("the indexes cannot be listed: %s", error)
+            await asyncio.to_thread(collection.refresh)
+        except Exception:  # whatever it was, a full disk say, the next look may succeed, and nobody else would look
+            log.exception("the indexes and shards cannot be looked at")
 
 
 def load_encoders(shelf: Shelf) -> None:

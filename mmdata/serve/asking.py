@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from mmdata.errors import ConfigError
+from mmdata.retrieval.fold import Fold
 from mmdata.retrieval.query import QueryEncoder
-from mmdata.retrieval.search import Fold, Index
+from mmdata.retrieval.search import Index
 from mmdata.retrieval.vector_index import Floats
 from mmdata.retrieval.where import Filter
 from mmdata.serve.batches import Batches
+from mmdata.serve.collection import Collection, part_url
 from mmdata.serve.limits import Limits
 from mmdata.serve.messages import AudioTerm, ImageTerm, KeyTerm, SearchRequest, Term, TextTerm, VectorTerm
 from mmdata.types import Hit, Modality
@@ -37,8 +39,8 @@ class Asked:
 class Asking:
     """Answers requests over open indexes. Texts that wait are encoded together, and vectors searched together."""
 
-    def __init__(self, limits: Limits, has_media: bool) -> None:
-        self.limits, self.has_media = limits, has_media
+    def __init__(self, limits: Limits, collection: Collection) -> None:
+        self.limits, self.collection = limits, collection
         self.encoding: Batches[QueryEncoder, bytes, Floats] = Batches(_encode, limits.batch, limits.waiting)
         self.searching: Batches[Asked, Floats, list[dict[str, Any]]] = Batches(
             self._search, limits.batch, limits.waiting, SEARCHERS
@@ -100,7 +102,7 @@ class Asking:
             "score": hit.score,
             "caption": hit.caption,
             "modality": modality,
-            "media": f"/samples/{hit.id}/{modality}" if self.has_media else None,
+            "media": part_url(hit.id, modality, hit.key) if self.collection else None,
             "start": start,
             "end": end,
             "metadata": hit.metadata,

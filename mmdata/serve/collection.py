@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,13 +16,18 @@ import pyarrow.parquet as pq
 from mmdata.errors import Damage, NotFound
 from mmdata.serve.media import HEAD, SENT_AS, type_of
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.plan import read_plan
+from mmdata.storage.plan import FACTS, read_plan
 from mmdata.storage.receipts import read_receipt
-from mmdata.storage.shards import metadata_names, read_part, read_sample_table
+from mmdata.storage.shards import metadata_names, older_index, read_part, read_sample_table
 from mmdata.types import Modality, Receipt
 
 TABLES = 32  # sample tables that are kept
 CHUNK = 1 << 20  # bytes of a part that are in memory at once
+
+
+def part_url(sample: int, modality: str, key: str) -> str:
+    """The path of a part; it says the key too, so that a sample that was made anew is never taken for the old one."""
+    return f"/samples/{sample}/{modality}?key={quote(key, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +46,27 @@ class Collection:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        self._starts = _first_ids(dataset)
+        self._version = ""
+        self._starts = [0]
+        self.refresh()
         self._table = lru_cache(TABLES)(lambda receipt: read_sample_table(dataset, receipt.whole))
+
+    def refresh(self) -> None:
+        """Read the plan again where it is another one: shards are made while a service runs, and made anew."""
+        facts = self.dataset.store.info(FACTS)
+        version = facts.version if facts else ""
+        if version != self._version:
+            self._starts, self._version = _first_ids(self.dataset), version
 
     def __bool__(self) -> bool:
         return len(self._starts) > 1
 
-    def about(self, sample: int) -> dict[str, Any]:
-        """What the contract tells of a sample. NotFound when there is none of this number."""
-        shard, row, names = self._row(sample)
+    def about(self, sample: int, key: str | None = None) -> dict[str, Any]:
+        """What the contract tells of a sample.
+
+        NotFound when there is none of this number; Conflict when there is none of this number and `key`.
+        """
+        shard, row, names = self._row(sample, key)
         places = {modality: self._place(shard, row, modality) for modality in Modality if _has(row, modality)}
         return {
             "id": sample,
@@ -60,22 +78,22 @@ class Collection:
                     "suffix": row[f"{modality}_suffix"],
                     "size": place.size,
                     "type": SENT_AS.get(place.type, place.type),
-                    "url": f"/samples/{sample}/{modality}",
+                    "url": part_url(sample, modality, row["key"]),
                 }
                 for modality, place in places.items()
             },
         }
 
-    def place(self, sample: int, modality: Modality) -> Place:
-        """Where a part lies. NotFound when there is no such sample, or it has none of this modality."""
-        shard, row, _ = self._row(sample)
+    def place(self, sample: int, modality: Modality, key: str | None = None) -> Place:
+        """Where a part lies. As `about`, and NotFound when the sample has none of this modality."""
+        shard, row, _ = self._row(sample, key)
         if not _has(row, modality):
             raise NotFound(f"sample {sample} has no {modality}")
         return self._place(shard, row, modality)
 
-    def whole(self, sample: int, modality: Modality) -> bytes:
+    def whole(self, sample: int, modality: Modality, key: str | None = None) -> bytes:
         """A part, checked by its hash. NotFound and Damage as `place` and `chunks` raise them."""
-        shard, row, _ = self._row(sample)
+        shard, row, _ = self._row(sample, key)
         return read_part(self.dataset, shard, row, modality).data
 
     def chunks(self, place: Place, start: int, stop: int) -> Iterator[bytes]:
@@ -88,11 +106,24 @@ class Collection:
                 raise Damage(f"shard {place.shard}: the bytes at {place.offset} are damaged; mmdata verify tells more")
             yield piece
 
-    def _row(self, sample: int) -> tuple[str, dict[str, Any], list[str]]:
+    def _row(self, sample: int, key: str | None) -> tuple[str, dict[str, Any], list[str]]:
+        """As `_row_of`, of a sample that is still the one of its key, where that is given."""
+        try:
+            shard, row, names = self._row_of(sample)
+        except NotFound:
+            if key is not None:
+                raise older_index(sample, key) from None
+            raise
+        if key not in (None, row["key"]):
+            raise older_index(sample, str(key))
+        return shard, row, names
+
+    def _row_of(self, sample: int) -> tuple[str, dict[str, Any], list[str]]:
         """The shard of a sample, its row of the sample table, and which of its columns are metadata."""
-        if not 0 <= sample < self._starts[-1]:
-            raise NotFound(f"there is no sample {sample}; there are {self._starts[-1]}, from 0")
-        shard = f"{bisect_right(self._starts, sample) - 1:06d}"
+        starts = self._starts
+        if not 0 <= sample < starts[-1]:
+            raise NotFound(f"there is no sample {sample}; there are {starts[-1]}, from 0")
+        shard = f"{bisect_right(starts, sample) - 1:06d}"
         receipt = read_receipt(self.dataset.store, f"{SHARDS}/{shard}.json")  # small, and newer when it was made again
         table: pa.Table = self._table(
             _Known(receipt.shard, receipt.outputs[f"{shard}.samples.parquet"].sha256, receipt)

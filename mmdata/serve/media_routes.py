@@ -19,6 +19,7 @@ SMALL = 64 << 20  # bytes of small pictures, and of drawings, that are kept
 DECODERS = 2  # pictures that are decoded at once: each may take 64 million pixels
 Number = Annotated[int, Path(ge=0, lt=1 << 53)]
 Side = Annotated[int | None, Query(alias="thumbnail", ge=16, le=1024)]
+Key = Annotated[str | None, Query(max_length=4096, description="409 when the sample is of another key by now")]
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Accept-Ranges": "bytes",
@@ -32,29 +33,30 @@ def media_routes(collection: Collection) -> APIRouter:
     small, decoding = Kept(SMALL), Semaphore(DECODERS)
 
     @router.get("/samples/{sample}", response_model=SampleOut)
-    def one_sample(sample: Number) -> Response:
-        return json(collection.about(sample))
+    def one_sample(sample: Number, key: Key = None) -> Response:
+        return json(collection.about(sample, key))
 
     @router.get("/samples/{sample}/{modality}", response_class=Response, responses={200: MEDIA, 206: MEDIA})
     def part(
         sample: Number,
         modality: Modality,
+        key: Key = None,
         side: Side = None,
         range_: Annotated[str | None, Header(alias="Range")] = None,
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
-        place = collection.place(sample, modality)
+        place = collection.place(sample, modality, key)
         tag = f'"{place.sha256[:32]}-{side or 0}"'
         if if_none_match == tag:
             return Response(status_code=304, headers={"ETag": tag})
         headers = {**HEADERS, "ETag": tag}
         if side is not None:
             with decoding:
-                picture = small.get(tag, lambda: thumbnail(collection.whole(sample, modality), side))
+                picture = small.get(tag, lambda: thumbnail(collection.whole(sample, modality, key), side))
             return Response(picture, media_type="image/webp", headers=headers)
         if place.type == SVG:
             with decoding:
-                picture = small.get(tag, lambda: drawn(collection.whole(sample, modality)))
+                picture = small.get(tag, lambda: drawn(collection.whole(sample, modality, key)))
             return Response(picture, media_type=SENT_AS[SVG], headers=headers)
         return _sent(collection, place, range_, headers)
 

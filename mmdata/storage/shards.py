@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from mmdata.errors import Damage, NotFound
+from mmdata.errors import Conflict, Damage, NotFound
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.store import Data, sha256
 from mmdata.storage.tables import PART_COLUMNS, from_parquet, metadata_columns, to_parquet
@@ -98,6 +98,14 @@ def metadata_names(table: pa.Table) -> list[str]:
     """The metadata columns of a sample table: all but our own."""
     own = set(sample_schema().names)
     return [name for name in table.column_names if name not in own]
+
+
+def older_index(sample: int, key: str) -> Conflict:
+    """What is wrong when the sample that an index knows by this number and key is another one, or gone."""
+    return Conflict(
+        f"the index is older than the shards: {key!r} is not sample {sample} any more; "
+        "run mmdata extract and mmdata index again with --overwrite"
+    )
 
 
 def read_parts(

@@ -51,7 +51,12 @@ export const indexes = () => json("/indexes");
 export const search = (body, signal) =>
   json("/search", { method: "POST", body: JSON.stringify(body), signal, headers: { "Content-Type": "application/json" } });
 
-export const sample = (id, signal) => json(`/samples/${id}`, { signal });
+/** A sample by its number; with a key, refused when another sample has the number by now. */
+export const sample = (id, key, signal) => json(`/samples/${id}${key === undefined ? "" : `?${named(key)}`}`, { signal });
+
+export const media = (id, modality, key) => `/samples/${id}/${modality}?${named(key)}`;
+
+const named = (key) => `key=${encodeURIComponent(key)}`;
 
 export const map = (index, field) =>
   json(`/indexes/${encodeURIComponent(index)}/map${field ? `?field=${encodeURIComponent(field)}` : ""}`);

@@ -1,7 +1,7 @@
 // The head of the page: the words, the other terms with their weights, and what to find.
 
 import { byId, counted, h, icon, PLURAL, put } from "./dom.js";
-import { show } from "./api.js";
+import { media, show } from "./api.js";
 import { mainText } from "./state.js";
 import { cannot } from "./query.js";
 import { preview, upload } from "./uploads.js";
@@ -74,7 +74,7 @@ function face({ kind, value }) {
   const id = kind === "key" ? idOf(value) : undefined;
   if (id === undefined) return null;
   const picture = h("img", { alt: "", width: 28, height: 28, onerror: () => picture.remove() });
-  show(picture, `/samples/${id}/image?thumbnail=64`);
+  show(picture, `${media(id, "image", value)}&thumbnail=64`);
   return picture;
 }
 

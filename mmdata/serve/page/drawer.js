@@ -17,7 +17,7 @@ export async function openDrawer(id, hit, scores, does) {
   else put(drawer, tools(null, does), h("p", { className: "note" }, "Loading …"));
   if (!drawer.open) drawer.showModal();
   try {
-    const found = await sample(id, signal);
+    const found = await sample(id, hit?.key, signal);
     if (!signal.aborted) fill(found, hit, scores, does);
   } catch (error) {
     if (error instanceof Refused && !hit) put(drawer, tools(null, does), trouble(error));
@@ -58,7 +58,7 @@ function tools(one, does) {
 
 function media(modality, part, one, hit) {
   if (modality === "image") {
-    const shows = part.type === "image/tiff" || part.type === "image/heic" ? `${part.url}?thumbnail=1024` : part.url;
+    const shows = part.type === "image/tiff" || part.type === "image/heic" ? `${part.url}&thumbnail=1024` : part.url;
     const image = h("img", { alt: one.caption || one.key, onerror: () => image.replaceWith(h("span", { className: "blank" }, "cannot be shown")) });
     show(image, shows);
     return image;

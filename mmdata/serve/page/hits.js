@@ -71,7 +71,7 @@ function span({ start, end }) {
 function picture(hit) {
   if (!hit.media) return h("span", { className: "blank" }, "no picture here");
   const image = h("img", { alt: "", loading: "lazy", decoding: "async", onerror: () => image.replaceWith(h("span", { className: "blank" }, "cannot be shown")) });
-  show(image, `${hit.media}?thumbnail=384`);
+  show(image, `${hit.media}&thumbnail=384`);
   return image;
 }
 

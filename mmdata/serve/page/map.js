@@ -1,6 +1,6 @@
 // The collection in two dimensions. plotly.js draws points and lassos; no text of the data ever reaches it.
 
-import { map, show } from "./api.js";
+import { map, media, show } from "./api.js";
 import { byId, counted, h, icon, put, say, shown, tell } from "./dom.js";
 import { trouble } from "./hits.js";
 import { remember } from "./seen.js";
@@ -140,14 +140,14 @@ function ring(found) {
 function hitOf(place) {
   const { points, about, field } = drawn;
   const metadata = field && points.value[place] !== null ? { [field]: points.value[place] } : {};
-  return { id: points.id[place], key: points.key[place], caption: points.caption[place], modality: about.modality, media: `/samples/${points.id[place]}/${about.modality}`, metadata, score: 0 };
+  return { id: points.id[place], key: points.key[place], caption: points.caption[place], modality: about.modality, media: media(points.id[place], about.modality, points.key[place]), metadata, score: 0 };
 }
 
 function tip(place, event) {
   const { points, about, field } = drawn;
   const box = byId("tip");
   const picture = about.modality === "image" ? h("img", { alt: "", width: 120 }) : null;
-  if (picture) show(picture, `/samples/${points.id[place]}/image?thumbnail=256`);
+  if (picture) show(picture, `${media(points.id[place], "image", points.key[place])}&thumbnail=256`);
   put(box, [picture, h("span", {}, points.caption[place] || points.key[place]), field ? h("small", {}, `${field}: ${shown(points.value[place])}`) : null]);
   const plane = box.parentElement.getBoundingClientRect();
   const [x, y] = [event.clientX - plane.left, event.clientY - plane.top];
@@ -207,7 +207,7 @@ function chosen(places) {
 
 function small(hit, does) {
   const picture = hit.modality === "image" ? h("img", { alt: "", loading: "lazy", onerror: () => picture.remove() }) : null;
-  if (picture) show(picture, `${hit.media}?thumbnail=256`);
+  if (picture) show(picture, `${hit.media}&thumbnail=256`);
   return h("li", {}, h("button", { type: "button", title: hit.caption || hit.key, "aria-label": hit.caption || hit.key, onclick: () => does.open(hit) }, picture ?? h("span", { className: "caption" }, hit.caption || hit.key)));
 }
 
