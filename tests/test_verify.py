@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 from mmdata.cli import app
 from mmdata.config import EvaluateConfig
 from mmdata.errors import Damage
+from mmdata.retrieval.generation import read_facts
 from mmdata.stages.evaluate import evaluate
 from mmdata.stages.status import status
 from mmdata.stages.train import train_head
 from mmdata.stages.verify import gc, verify
 from mmdata.storage.dataset import Dataset
+from mmdata.storage.plan import read_plan
 from mmdata.storage.receipts import read_receipts
 from mmdata.storage.sealed import seal, unseal
 
@@ -157,6 +159,63 @@ def test_repair_takes_damaged_shards_back_and_the_same_commands_make_the_same_by
     for path in damaged:
         if not path.endswith(".json"):
             assert Path(dataset.url, path).read_bytes() == (made / "dataset" / path).read_bytes()
+
+
+def reseal(dataset: Dataset, path: str, **facts: object) -> None:
+    """As the maker of a dataset could write it: a document that fits its seal."""
+    file = Path(dataset.url, path)
+    file.write_bytes(seal(unseal(file.read_bytes(), path) | facts))
+
+
+OUT = {"../../victim.txt": {"bytes": 6, "sha256": "0" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("path", "facts"),
+    [
+        ("shards/000000.json", {"outputs": OUT}),
+        ("shards/000000.json", {"shard": "../../victim.txt"}),
+        ("shards/000000.json", {"shard": "000001"}),
+        ("shards/000000.json", {"outputs": {"000001.tar": {"bytes": 1, "sha256": "0" * 64}}}),
+        ("features/colours/receipts.json", {"files": {"../" + name: entry for name, entry in OUT.items()}}),
+        ("heads/kinds/report.json", {"files": {"/victim.txt": {"bytes": 1, "sha256": "0" * 64}}}),
+        ("indexes/pair.image/index.json", {"outputs": {"../" + name: entry for name, entry in OUT.items()}}),
+    ],
+)
+def test_a_document_that_names_files_of_others_is_damage_and_a_repair_leaves_those_alone(
+    dataset: Dataset, path: str, facts: dict[str, object]
+) -> None:
+    victim = Path(dataset.url).parent / "victim.txt"
+    victim.write_text("victim")
+    reseal(dataset, path, **facts)
+    before = set(files(dataset))
+    found = verify(dataset, repair=True)
+    assert path in {finding.path for finding in found.damaged}
+    assert victim.read_text() == "victim"
+    assert before - set(files(dataset)) <= {path, path.replace("receipts.json", "receipts.parquet")}
+
+
+def test_a_receipt_that_names_files_of_others_is_refused_by_every_reader(dataset: Dataset) -> None:
+    reseal(dataset, "features/colours/000001.json", outputs={f"../{name}": entry for name, entry in OUT.items()})
+    with pytest.raises(Damage, match=r"000001\.json is not a receipt: it names '\.\./\.\./\.\./victim\.txt'"):
+        read_receipts(dataset.store, "features/colours")
+
+
+def test_a_plan_and_a_label_name_their_own_files_only(dataset: Dataset) -> None:
+    reseal(dataset, "shards/plan.json", table="../../victim.txt")
+    with pytest.raises(Damage, match=r"plan\.json is not a plan: its table is '\.\./\.\./victim\.txt'"):
+        read_plan(dataset)
+    label = "indexes/pair.image/index.json"
+    for facts in (
+        {"generation": "../.."},
+        {"name": "../.."},
+        {"files": {"../a": {"bytes": 1, "sha256": "", "ends": ""}}},
+    ):
+        before = Path(dataset.url, label).read_bytes()
+        reseal(dataset, label, **facts)
+        with pytest.raises(Damage, match="does not describe an index"):
+            read_facts(dataset, "pair.image")
+        Path(dataset.url, label).write_bytes(before)
 
 
 def test_gc_removes_what_nothing_names_and_nothing_else(dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mmdata.errors import Damage, NotFound
 from mmdata.storage.dataset import SHARDS, Dataset
+from mmdata.storage.receipts import RECEIPT, read_receipt
 from mmdata.storage.sealed import proven, unseal
 from mmdata.storage.store import FileInfo
 from mmdata.types import Output
@@ -63,6 +64,8 @@ def account(dataset: Dataset) -> Accounts:
 
 def _read(dataset: Dataset, path: str) -> dict[str, Output] | Finding:
     try:
+        if RECEIPT.fullmatch(path.rpartition("/")[2]):
+            return read_receipt(dataset.store, path).outputs
         return proven(unseal(dataset.store.read(path), dataset.store.where(path)))
     except (Damage, NotFound, KeyError) as error:
         return Finding(path, str(error).removeprefix(f"{dataset.store.where(path)} "))

@@ -1,5 +1,6 @@
 """The plan: which source sample becomes which id in which shard. Written once, before any shard."""
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmdata.storage.store import sha256
 from mmdata.storage.tables import BROKEN, from_parquet
 
 FACTS = f"{SHARDS}/plan.json"
+TABLE = re.compile(r"plan(-[0-9a-f]{12})?\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,11 @@ def read_plan(dataset: Dataset) -> Plan | None:
         return None
     try:
         facts = unseal(data, dataset.store.where(FACTS))
-        return Plan(**{name: value for name, value in facts.items() if name != "files"})
-    except TypeError as error:
+        plan = Plan(**{name: value for name, value in facts.items() if name != "files"})
+        if not TABLE.fullmatch(plan.table):
+            raise ValueError(f"its table is {plan.table!r}")
+        return plan
+    except (TypeError, ValueError) as error:
         raise Damage(f"{dataset.store.where(FACTS)} is not a plan: {error}") from error
 
 

@@ -16,7 +16,8 @@ from mmdata.storage.store import Data, Store, sha256
 from mmdata.storage.tables import as_json, from_parquet, to_parquet
 from mmdata.types import Outcome, Output, Reason, Receipt, Reject
 
-RECEIPT = re.compile(r"\d{6,}\.json")
+RECEIPT = re.compile(r"\d{6,}\.json", re.ASCII)
+SUFFIXES = re.compile(r"(\.[a-z]+)+", re.ASCII)  # of the files of a shard, behind its name
 REJECTS = pa.schema(
     [("id", pa.int64())] + [(name, pa.string()) for name in ("key", "source", "part", "outcome", "reason", "message")]
 )
@@ -78,9 +79,20 @@ def _parse(data: bytes, where: str) -> Receipt:
     try:
         facts = unseal(data, where)
         facts["outputs"] = {name: Output(**output) for name, output in facts["outputs"].items()}
-        return Receipt(**facts)
+        receipt = Receipt(**facts)
+        _check_names(receipt, where.rpartition("/")[2])
+        return receipt
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{where} is not a receipt: {error}") from error
+
+
+def _check_names(receipt: Receipt, file: str) -> None:
+    """ValueError when a receipt speaks of another shard's files: what it names is what `forget` deletes."""
+    if not RECEIPT.fullmatch(file) or file != f"{receipt.shard}.json":
+        raise ValueError(f"it says that it is of shard {receipt.shard!r}")
+    for name in receipt.outputs:
+        if not name.startswith(receipt.shard) or not SUFFIXES.fullmatch(name.removeprefix(receipt.shard)):
+            raise ValueError(f"it names {name!r}, which is no file of its shard")
 
 
 def read_receipt(store: Store, path: str) -> Receipt:
