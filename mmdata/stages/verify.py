@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from mmdata.cluster import threads
 from mmdata.errors import Damage, MMDataError, NotFound, StorageError
+from mmdata.stages.repair import take_back
 from mmdata.storage.accounts import Accounts, Finding, Proof, account
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.receipts import RECEIPT, forget, read_receipt
+from mmdata.storage.receipts import read_receipt
 from mmdata.storage.shards import read_sample_table
 from mmdata.storage.store import FileInfo, sha256
 from mmdata.storage.tables import PART_COLUMNS
@@ -40,7 +41,7 @@ class Verified:
 def verify(dataset: Dataset, repair: bool = False) -> Verified:
     """Read every file and compare it with the hash in its receipt or label, and those with their own seals.
 
-    With `repair`, a shard of a stage with a damaged file is taken back, so that the same command makes it again.
+    With `repair`, what is damaged is taken back as far as the same command then makes it again.
     """
     accounts = account(dataset)
     damaged = list(accounts.damaged)
@@ -52,7 +53,7 @@ def verify(dataset: Dataset, repair: bool = False) -> Verified:
         bytes=sum(proof.output.bytes for proof in accounts.proofs.values()),
         damaged=damaged,
         loose=sorted(info.path for info in accounts.loose),
-        repair=[_take_back(dataset, accounts, finding, repair) for finding in damaged],
+        repair=[take_back(dataset, accounts, finding, repair) for finding in damaged],
     )
 
 
@@ -64,7 +65,7 @@ def _check(dataset: Dataset, accounts: Accounts, path: str, proof: Proof) -> Fin
         if info.size == proof.output.bytes and _digest(dataset, path) == proof.output.sha256:
             return None
     except StorageError as error:
-        return Finding(path, str(error))
+        return Finding(path, str(error), unread=not isinstance(error, NotFound))
     size = f"has {info.size} bytes, not {proof.output.bytes}" if info.size != proof.output.bytes else ""
     where = _damage_in_tar(dataset, path, proof) if TAR.fullmatch(path) else ""
     return Finding(path, "; ".join(filter(None, [size or "is not what was written", where])))
@@ -106,21 +107,6 @@ def _parts(samples: pa.Table) -> list[tuple[str, str, int, int, str]]:
         columns = [samples[f"{part}_{column}"].to_pylist() for column in PART_COLUMNS]
         found += [(k, part, o, n, h) for k, s, o, n, h in zip(keys, *columns, strict=True) if s is not None]
     return found
-
-
-def _take_back(dataset: Dataset, accounts: Accounts, finding: Finding, repair: bool) -> str:
-    """What has to be made again; done as far as a receipt can be taken back."""
-    proof = accounts.proofs.get(finding.path)
-    document = proof.document if proof else finding.path
-    folder, _, name = document.rpartition("/")
-    if not RECEIPT.fullmatch(name):
-        return f"{folder or dataset.url}: make it again with --overwrite"
-    if repair and proof:
-        with suppress(NotFound):  # two files of one shard
-            forget(dataset.store, folder, read_receipt(dataset.store, document))
-    elif repair:
-        dataset.store.delete(document)
-    return f"{folder} shard {name.removesuffix('.json')}: run the same command again"
 
 
 @dataclass(frozen=True, slots=True)

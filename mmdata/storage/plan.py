@@ -76,24 +76,40 @@ def read_plan(dataset: Dataset) -> Plan | None:
 
 
 def write_plan(dataset: Dataset, plan: Plan, table: bytes) -> Plan:
-    """Write the plan, or check that the one that is there is the same; Conflict, field by field, when not."""
+    """Write the plan, or check that the one that is there is the same; Conflict, field by field, when not.
+
+    A table that is not what the plan says is written again: of a run that was killed before plan.json, or damaged.
+    """
     found = read_plan(dataset)
+    if found is not None and found == found.as_now(plan):
+        _keep_table(dataset, found, table)
     if found is None:
-        path = f"{SHARDS}/{plan.table}"
-        if not dataset.store.create(path, table) and sha256(dataset.store.read(path)) != plan.sha256:
-            dataset.store.replace(path, table)  # of a run that was killed before it wrote plan.json
+        _keep_table(dataset, plan, table)
         point("plan.table_written")
         dataset.store.create(FACTS, _sealed(plan, table))
         point("plan.written")
         found = read_plan(dataset) or plan
     if found != found.as_now(plan):
         remedy = "use another dataset, or --overwrite to make all shards again"
-        changed = changes(whole_plan(dataset, found), from_parquet(table, "the plan asked for"))
+        changed = _changes_since(dataset, found, table)
         told = [f"  {len(names)} of the sources {kind}, as {min(names)!r}" for kind, names in changed.items() if names]
         raise conflict(
             f"the plan of {dataset.url}", _flat(found), _flat(found.as_now(plan)), "\n".join([*told, remedy])
         )
     return found
+
+
+def _keep_table(dataset: Dataset, plan: Plan, table: bytes) -> None:
+    path = f"{SHARDS}/{plan.table}"
+    if not dataset.store.create(path, table) and sha256(dataset.store.read(path)) != plan.sha256:
+        dataset.store.replace(path, table)
+
+
+def _changes_since(dataset: Dataset, found: Plan, table: bytes) -> dict[str, list[str]]:
+    try:
+        return changes(whole_plan(dataset, found), from_parquet(table, "the plan asked for"))
+    except (NotFound, Damage):
+        return {}
 
 
 def revise_plan(dataset: Dataset, found: Plan, plan: Plan, table: bytes) -> Plan:
