@@ -34,7 +34,7 @@ from mmdata.stages.train import train_head
 from mmdata.stages.verify import gc, verify
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.plan import read_plan
-from mmdata.storage.receipts import read_receipts
+from mmdata.storage.receipts import commit, read_receipts
 from mmdata.storage.sealed import seal, unseal
 
 
@@ -338,6 +338,27 @@ def test_gc_leaves_what_is_younger_than_asked_by_the_clock_of_the_store(dataset:
     swept = gc(dataset, 3600, dry_run=False)
     assert (swept.removed, swept.kept) == (["shards/000009.tar"], 1)
     assert young.exists()
+
+
+def test_gc_leaves_what_a_run_commits_while_it_sweeps(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = read_receipts(dataset.store, "shards")["000003"]
+    place = Path(dataset.url, "shards")
+    aside = (place / "000003.json").rename(place / "aside")  # as a run that was killed before its receipt
+    data = {name.partition(".")[2]: (place / name).read_bytes() for name in made.outputs}
+    for name in made.outputs:
+        os.utime(place / name, (0, 0))
+    aside.rename(Path(dataset.url, "aside"))
+    delete = dataset.store.delete
+
+    def committing(path: str) -> None:
+        if path == "clock.probe":  # between the listing and the sweep
+            commit(dataset.store, "shards", made, data)
+        delete(path)
+
+    monkeypatch.setattr(dataset.store, "delete", committing)
+    assert gc(dataset, 3600, dry_run=False).removed == []
+    monkeypatch.undo()
+    assert verify(dataset).damaged == []
 
 
 def test_gc_removes_nothing_from_a_dataset_with_a_damaged_document(dataset: Dataset) -> None:

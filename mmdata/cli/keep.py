@@ -121,7 +121,7 @@ def gc(
     """Remove what killed runs have left: files that no receipt and no label names.
 
     mmdata gc data/ --dry-run
-    mmdata gc data/ --older-than 0
+    mmdata gc data/ --older-than 0      only when no run is working on it
     """
     from dataclasses import asdict
 

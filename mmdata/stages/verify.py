@@ -131,10 +131,23 @@ def gc(dataset: Dataset, older_than: float, dry_run: bool) -> Swept:
     loose = [info for info in accounts.loose if not _goes_on(info.path, accounts)]
     now = _now(dataset) if older_than else float("inf")
     old = [info for info in loose if now - info.modified >= older_than]
-    for info in [] if dry_run else old:
-        dataset.store.delete(info.path)
+    if not dry_run:
+        old = [info for info in old if _remove(dataset, accounts, info)]
     _drop_empty_folders(dataset, [] if dry_run else old)
     return Swept([info.path for info in old], sum(info.size for info in old), len(loose) - len(old))
+
+
+def _remove(dataset: Dataset, accounts: Accounts, info: FileInfo) -> bool:
+    """Delete a file, unless a run has written it or committed its shard since it was listed."""
+    folder, _, name = info.path.rpartition("/")
+    there = dataset.store.info(info.path)
+    if there is None or (there.version, there.modified) != (info.version, info.modified):
+        return False
+    receipt = f"{folder}/{name.partition('.')[0]}.json"
+    if receipt not in accounts.infos and dataset.store.info(receipt):
+        return False
+    dataset.store.delete(info.path)
+    return True
 
 
 def _drop_empty_folders(dataset: Dataset, removed: Sequence[FileInfo]) -> None:
