@@ -1,5 +1,6 @@
 """A receipt is written last; what lies there without one is checked, kept or replaced."""
 
+import os
 from importlib.metadata import version
 
 import orjson
@@ -53,11 +54,23 @@ def test_the_first_receipt_counts(store):
     assert second == first
 
 
-def test_an_equal_file_without_a_receipt_is_kept(store):
+def test_an_equal_file_without_a_receipt_is_made_young(store, tmp_path):
     store.create("shards/000000.tar", b"tar")
-    before = store.info("shards/000000.tar")
-    commit(store, "shards", receipt(), {"tar": b"tar"})
-    assert store.info("shards/000000.tar") == before
+    os.utime(tmp_path / "shards/000000.tar", (0, 0))
+    done = commit(store, "shards", receipt(), {"tar": b"tar"})
+    assert done.outputs["000000.tar"] == Output(3, sha256(b"tar"))
+    assert store.info("shards/000000.tar").modified > 0  # else a gc that runs beside takes it for left over
+
+
+def test_what_another_run_puts_over_a_file_before_the_receipt_is_written_again(store):
+    def other_run(suffix, found):  # it comes with the last file, when the first is already there
+        store.replace("shards/000000.tar", b"another tar")
+        return False
+
+    store.create("shards/000000.samples.parquet", b"half")
+    done = commit(store, "shards", receipt(), {"tar": b"tar", "samples.parquet": b"table"}, other_run)
+    assert done.outputs["000000.tar"] == Output(3, sha256(b"tar"))
+    assert store.read("shards/000000.tar") == b"tar"
 
 
 def test_another_file_without_a_receipt_is_replaced(store):
@@ -114,6 +127,12 @@ def test_rejects_are_read_back_as_they_were_written(store):
     rows = [reject(1, REJECTED, Reason.EMPTY), reject(2, REPAIRED, Reason.TOO_LONG, "text")]
     commit(store, "shards", receipt(), {"tar": b"tar"} | rejects_file(rows))
     assert read_rejects(store, "shards") == rows
+
+
+def test_rejects_that_no_receipt_names_do_not_count(store):
+    rows = [reject(1, REJECTED, Reason.EMPTY)]
+    store.create("shards/000000.rejects.parquet", rejects_file(rows)["rejects.parquet"])
+    assert read_rejects(store, "shards") == []
 
 
 def test_nothing_rejected_means_no_report():

@@ -248,3 +248,16 @@ def test_a_dataset_names_what_it_holds(tmp_path):
         dataset.store.create(path, b"")
     assert dataset.names("features") == ["a", "b"]
     assert dataset.names("heads") == []
+
+
+@pytest.mark.parametrize("path", ["../victim.txt", "a/../../victim.txt", "/victim.txt", "a//b", ""])
+def test_nothing_outside_a_store_is_written_or_deleted(tmp_path, path):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("victim")
+    store = Store(str(tmp_path / "store"))
+    store.create("here.txt", b"here")
+    asked = str(victim) if path == "/victim.txt" else path
+    for act in (lambda: store.delete(asked), lambda: store.replace(asked, b"x"), lambda: store.create(asked, b"x")):
+        with pytest.raises(ConfigError, match="leads out of"):
+            act()
+    assert victim.read_text() == "victim"

@@ -372,3 +372,8 @@ def test_strings_of_parquet_that_are_not_utf8_are_damage_that_names_the_row_grou
     pq.write_table(pa.table({"text": ["one"], "note": bad}), tmp_path / "t.parquet")
     with pytest.raises(Damage, match=r"t\.parquet: row group 0 is damaged"):
         open_corpus(str(tmp_path / "t.parquet"), "table", {}).scan()
+
+
+def test_a_reference_that_is_a_command_is_unsupported_and_not_a_file_that_is_missing(tmp_path):
+    (row,) = read(text_file(tmp_path / "a.jsonl", '{"key": "a", "image": "pipe:cat a.png"}\n'))
+    assert (row.reason, "is a command" in row.message) == (Reason.UNSUPPORTED, True)

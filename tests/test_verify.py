@@ -6,18 +6,35 @@ import time
 from pathlib import Path
 
 import pytest
-from small_job import BROKEN, SAMPLES, SHARDS, run_all, run_stage, train_config, write_corpus
+from small_job import (
+    BROKEN,
+    HERE,
+    SAMPLES,
+    SHARDS,
+    run_all,
+    run_stage,
+    shard_config,
+    train_config,
+    write_corpus,
+)
 from typer.testing import CliRunner
 
 from mmdata.cli import app
-from mmdata.config import EvaluateConfig
-from mmdata.errors import Damage
+from mmdata.config import AlignConfig, EvaluateConfig, ExtractConfig, IndexConfig
+from mmdata.errors import Conflict, Damage
+from mmdata.retrieval.generation import read_facts
+from mmdata.stages.align import align
 from mmdata.stages.evaluate import evaluate
+from mmdata.stages.extract import extract
+from mmdata.stages.index import index
+from mmdata.stages.retry import retry
+from mmdata.stages.shard import shard
 from mmdata.stages.status import status
 from mmdata.stages.train import train_head
 from mmdata.stages.verify import gc, verify
 from mmdata.storage.dataset import Dataset
-from mmdata.storage.receipts import read_receipts
+from mmdata.storage.plan import read_plan
+from mmdata.storage.receipts import commit, read_receipts
 from mmdata.storage.sealed import seal, unseal
 
 
@@ -159,6 +176,147 @@ def test_repair_takes_damaged_shards_back_and_the_same_commands_make_the_same_by
             assert Path(dataset.url, path).read_bytes() == (made / "dataset" / path).read_bytes()
 
 
+def make_again(path: str) -> list[str]:
+    """The stages, in order, that the report advises for a damaged file."""
+    folder, *rest = path.split("/")
+    if folder in ("features", "heads", "indexes"):
+        folder = rest[0]
+    return {
+        "dataset.json": [],
+        "shards": ["shard"],
+        "colours": ["extract"],
+        "letters": ["extract"],
+        "pair.image": ["align"],
+        "kinds.fused": ["project"],
+        "predictions": ["predict"],
+    }.get(folder, [])
+
+
+def run_overwriting(dataset: str, path: str) -> None:
+    if path.startswith("indexes/"):
+        index(IndexConfig(dataset=dataset, features="pair.image", overwrite=True), HERE)
+    elif path.startswith("heads/pair/"):
+        features = ("letters", "colours")
+        align(AlignConfig(dataset=dataset, name="pair", features=features, holdout=0.45, dim=4, overwrite=True), HERE)
+    else:
+        train_head(train_config(dataset, overwrite=True))
+
+
+@pytest.mark.parametrize("how", ["flipped", "gone"])
+@pytest.mark.parametrize("path", sorted(KINDS))
+def test_what_the_report_advises_mends_a_file_of_any_kind(dataset: Dataset, made: Path, path: str, how: str) -> None:
+    if how == "flipped":
+        flip(dataset, path, Path(dataset.url, path).stat().st_size // 2)
+    else:
+        Path(dataset.url, path).unlink()
+    run = CliRunner().invoke(app, ["verify", dataset.url, "--repair"])
+    if how == "gone" and not isinstance(run.exception, Damage):
+        return  # nothing proves it: a shard to do
+    advice = str(run.exception).splitlines()[1]
+    assert "--overwrite" in advice or "again" in advice
+    if "mmdata evaluate" in advice:
+        evaluate(EvaluateConfig(dataset=dataset.url, head="kinds", baselines=False))
+    elif "--overwrite" in advice:
+        run_overwriting(dataset.url, path)
+    else:
+        for stage in make_again(path):
+            run_stage(stage, dataset.url, str(made / "corpus"))
+    assert verify(dataset).damaged == []
+    Dataset.open(dataset.url)
+
+
+def test_a_plan_that_is_lost_after_a_retry_is_made_again_with_overwrite_as_the_report_says(
+    dataset: Dataset, made: Path, tmp_path: Path
+) -> None:
+    corpus = shutil.copytree(made / "corpus", tmp_path / "corpus")
+    overwriting = shard_config(dataset.url, str(corpus), overwrite=True)
+    shard(overwriting, HERE)  # from where the corpus is now
+    (corpus / f"{BROKEN}.png").write_bytes(b"no picture either")
+    retry(dataset, "shards", ())
+    run_stage("shard", dataset.url, str(corpus))
+    flip(dataset, "shards/plan.json", 40)
+    (advice,) = verify(dataset, repair=True).repair
+    assert "make all again with --overwrite" in advice
+    shard(overwriting, HERE)
+    assert [f for f in verify(dataset).damaged if f.path.startswith("shards/")] == []
+
+
+def test_a_lost_card_is_not_replaced_by_that_of_another_encoder(dataset: Dataset) -> None:
+    flip(dataset, "features/colours/encoder.json", 40)
+    verify(dataset, repair=True)
+    other = ExtractConfig(dataset=dataset.url, encoders=("colours=quick_encoder:Letters",))
+    with pytest.raises(Conflict, match="encoder: there"):
+        extract(other, HERE)
+
+
+@pytest.mark.parametrize("path", ["shards/000001.json", "features/colours/encoder.json"])
+def test_a_document_that_cannot_be_read_is_a_finding_and_is_not_taken_for_damaged(dataset: Dataset, path: str) -> None:
+    file = Path(dataset.url, path)
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # opens, and fails to be read with EIO, as a broken disk does
+    found = verify(dataset, repair=True)
+    assert [finding.path for finding in found.damaged if finding.unread] == [path]
+    assert file.is_symlink()
+    assert "see that it can be read" in found.repair[0]
+
+
+def reseal(dataset: Dataset, path: str, **facts: object) -> None:
+    """As the maker of a dataset could write it: a document that fits its seal."""
+    file = Path(dataset.url, path)
+    file.write_bytes(seal(unseal(file.read_bytes(), path) | facts))
+
+
+OUT = {"../../victim.txt": {"bytes": 6, "sha256": "0" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("path", "facts"),
+    [
+        ("shards/000000.json", {"outputs": OUT}),
+        ("shards/000000.json", {"shard": "../../victim.txt"}),
+        ("shards/000000.json", {"shard": "000001"}),
+        ("shards/000000.json", {"outputs": {"000001.tar": {"bytes": 1, "sha256": "0" * 64}}}),
+        ("features/colours/receipts.json", {"files": {"../" + name: entry for name, entry in OUT.items()}}),
+        ("heads/kinds/report.json", {"files": {"/victim.txt": {"bytes": 1, "sha256": "0" * 64}}}),
+        ("indexes/pair.image/index.json", {"outputs": {"../" + name: entry for name, entry in OUT.items()}}),
+    ],
+)
+def test_a_document_that_names_files_of_others_is_damage_and_a_repair_leaves_those_alone(
+    dataset: Dataset, path: str, facts: dict[str, object]
+) -> None:
+    victim = Path(dataset.url).parent / "victim.txt"
+    victim.write_text("victim")
+    reseal(dataset, path, **facts)
+    before = set(files(dataset))
+    found = verify(dataset, repair=True)
+    assert path in {finding.path for finding in found.damaged}
+    assert victim.read_text() == "victim"
+    assert before - set(files(dataset)) <= {path, path.replace("receipts.json", "receipts.parquet")}
+
+
+def test_a_receipt_that_names_files_of_others_is_refused_by_every_reader(dataset: Dataset) -> None:
+    reseal(dataset, "features/colours/000001.json", outputs={f"../{name}": entry for name, entry in OUT.items()})
+    with pytest.raises(Damage, match=r"000001\.json is not a receipt: it names '\.\./\.\./\.\./victim\.txt'"):
+        read_receipts(dataset.store, "features/colours")
+
+
+def test_a_plan_and_a_label_name_their_own_files_only(dataset: Dataset) -> None:
+    reseal(dataset, "shards/plan.json", table="../../victim.txt")
+    with pytest.raises(Damage, match=r"plan\.json is not a plan: its table is '\.\./\.\./victim\.txt'"):
+        read_plan(dataset)
+    label = "indexes/pair.image/index.json"
+    for facts in (
+        {"generation": "../.."},
+        {"name": "../.."},
+        {"files": {"../a": {"bytes": 1, "sha256": "", "ends": ""}}},
+    ):
+        before = Path(dataset.url, label).read_bytes()
+        reseal(dataset, label, **facts)
+        with pytest.raises(Damage, match="does not describe an index"):
+            read_facts(dataset, "pair.image")
+        Path(dataset.url, label).write_bytes(before)
+
+
 def test_gc_removes_what_nothing_names_and_nothing_else(dataset: Dataset) -> None:
     before = files(dataset)
     for path in ("shards/000009.tar", "shards/000001.tar#3", "indexes/pair.image/000007/parts/000001.faiss"):
@@ -180,6 +338,27 @@ def test_gc_leaves_what_is_younger_than_asked_by_the_clock_of_the_store(dataset:
     swept = gc(dataset, 3600, dry_run=False)
     assert (swept.removed, swept.kept) == (["shards/000009.tar"], 1)
     assert young.exists()
+
+
+def test_gc_leaves_what_a_run_commits_while_it_sweeps(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = read_receipts(dataset.store, "shards")["000003"]
+    place = Path(dataset.url, "shards")
+    aside = (place / "000003.json").rename(place / "aside")  # as a run that was killed before its receipt
+    data = {name.partition(".")[2]: (place / name).read_bytes() for name in made.outputs}
+    for name in made.outputs:
+        os.utime(place / name, (0, 0))
+    aside.rename(Path(dataset.url, "aside"))
+    delete = dataset.store.delete
+
+    def committing(path: str) -> None:
+        if path == "clock.probe":  # between the listing and the sweep
+            commit(dataset.store, "shards", made, data)
+        delete(path)
+
+    monkeypatch.setattr(dataset.store, "delete", committing)
+    assert gc(dataset, 3600, dry_run=False).removed == []
+    monkeypatch.undo()
+    assert verify(dataset).damaged == []
 
 
 def test_gc_removes_nothing_from_a_dataset_with_a_damaged_document(dataset: Dataset) -> None:

@@ -75,7 +75,7 @@ def _retry(dataset: Any, stage: str | None, reasons: list[str], as_json: bool) -
 def verify(
     dataset: DatasetArg,
     repair: Annotated[
-        bool, typer.Option("--repair", help="take damaged shards back, so that they are made again")
+        bool, typer.Option("--repair", help="take back what is damaged, so that it is made again")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +91,10 @@ def verify(
     from mmdata.stages.verify import verify as check
     from mmdata.storage.dataset import Dataset
 
-    opened = Dataset.open(dataset)
+    try:
+        opened = Dataset.open(dataset)
+    except Damage:
+        opened = Dataset(dataset)  # whose dataset.json is one of the findings
     found = check(opened, repair)
     if as_json:
         console.emit_json(asdict(found))
@@ -118,7 +121,7 @@ def gc(
     """Remove what killed runs have left: files that no receipt and no label names.
 
     mmdata gc data/ --dry-run
-    mmdata gc data/ --older-than 0
+    mmdata gc data/ --older-than 0      only when no run is working on it
     """
     from dataclasses import asdict
 

@@ -69,6 +69,8 @@ def check_below(store: Store, path: str | None) -> None:
 
 def read_reference(store: Store, path: str) -> bytes:
     """The file at a path that stands in a table, relative to the table's folder or full."""
+    if path.startswith("pipe:"):
+        raise Rejected(Reason.UNSUPPORTED, f"{path} is a command; references are not run")
     if "://" in path and path.partition("://")[0] != store.url.partition("://")[0]:
         raise Rejected(Reason.UNSUPPORTED, f"{path} is not in the store of its table; references are not fetched")
     try:

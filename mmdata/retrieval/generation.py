@@ -5,6 +5,7 @@ reader that has opened an older generation keeps its files. A killed build leave
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +25,11 @@ from mmdata.retrieval.vector_index import VectorIndex
 from mmdata.storage.dataset import Dataset, index_folder
 from mmdata.storage.features import card_from_json, card_to_json
 from mmdata.storage.sealed import proof, seal, unseal
+from mmdata.storage.store import is_below
 from mmdata.types import EncoderCard
 
 AGAIN = "make it again: mmdata index ... --overwrite"
+GENERATION = re.compile(r"\d{6,}", re.ASCII)
 END = 1 << 16  # bytes at either end of a file that are hashed whenever it is opened
 
 
@@ -75,9 +78,20 @@ def read_facts(dataset: Dataset, name: str) -> tuple[IndexFacts, EncoderCard]:
         del about["outputs"]
         card = card_from_json(orjson.dumps(about.pop("encoder")), dataset.store.where(path))
         files = {file: File(**facts) for file, facts in about.pop("files").items()}
-        return IndexFacts(**about, files=files), card
+        found = IndexFacts(**about, files=files)
+        _check_names(found, name)
+        return found, card
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{dataset.store.where(path)} does not describe an index: {error}; {AGAIN}") from error
+
+
+def _check_names(facts: IndexFacts, name: str) -> None:
+    """ValueError when a label speaks of files elsewhere: what it names is read, and removed with its generation."""
+    if facts.name != name or not GENERATION.fullmatch(facts.generation):
+        raise ValueError(f"it is of generation {facts.generation!r} of {facts.name!r}")
+    for file in facts.files:
+        if "/" in file or not is_below(file):
+            raise ValueError(f"it names {file!r}")
 
 
 def index_names(dataset: Dataset) -> list[str]:

@@ -51,13 +51,18 @@ def index(config: IndexConfig, resources: Resources, watch: Watch = silent) -> S
 def _there(dataset: Dataset, config: IndexConfig) -> _There | None:
     try:
         facts, card = read_facts(dataset, config.name or config.features)
-        return _There(facts, card, read_deleted(dataset, facts))
     except NotFound:
         return None
     except Damage:
         if config.overwrite:
             return None
         raise
+    try:
+        return _There(facts, card, read_deleted(dataset, facts))
+    except (NotFound, Damage) as error:
+        if config.overwrite:  # what was deleted is known no more
+            return _There(facts, card, frozenset())
+        raise Damage(f"{error}; make the index again with --overwrite, and --delete what had been deleted") from error
 
 
 def _new(

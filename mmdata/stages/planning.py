@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from mmdata.cluster import Resources
 from mmdata.corpora import open_corpus
 from mmdata.crash import point
+from mmdata.errors import Damage, NotFound
 from mmdata.stages.duplicates import mark_duplicates
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.plan import Plan, plan_table, whole_plan
@@ -62,7 +63,10 @@ def _marked_before(dataset: Dataset, found: Plan | None, table: pa.Table) -> pa.
     """The table of `found`, where it is this one with the duplicates marked."""
     if found is None or found.options.get("dedup") != "exact":
         return None
-    marked = whole_plan(dataset, found)
+    try:
+        marked = whole_plan(dataset, found)
+    except (NotFound, Damage):  # it is written again
+        return None
     is_duplicate = pc.fill_null(pc.equal(marked["reason"], Reason.DUPLICATE.value), False)
     unmarked = marked
     for name in ("reason", "message"):

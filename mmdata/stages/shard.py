@@ -91,10 +91,17 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
         if found and (found.source, found.options, config.overwrite) == asked and len(done) == found.shards:
             return found  # all is made; the source may be gone
         raise
-    if config.overwrite and found is not None and found != found.as_now(new.plan):
+    if config.overwrite and _is_of_another(dataset, found, new.plan):
         for info in dataset.store.list(SHARDS):
             dataset.store.delete(info.path)
     return write_plan(dataset, new.plan, new.data)
+
+
+def _is_of_another(dataset: Dataset, found: Plan | None, plan: Plan) -> bool:
+    """Whether what is there was planned otherwise; its receipts tell where the plan is lost."""
+    if found is not None:
+        return found != found.as_now(plan)
+    return any(receipt.fingerprint != plan.fingerprint for receipt in read_receipts(dataset.store, SHARDS).values())
 
 
 @dataclass(frozen=True, slots=True)

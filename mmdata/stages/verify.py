@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from mmdata.cluster import threads
 from mmdata.errors import Damage, MMDataError, NotFound, StorageError
+from mmdata.stages.repair import take_back
 from mmdata.storage.accounts import Accounts, Finding, Proof, account
 from mmdata.storage.dataset import SHARDS, Dataset
-from mmdata.storage.receipts import RECEIPT, forget, read_receipt
+from mmdata.storage.receipts import read_receipt
 from mmdata.storage.shards import read_sample_table
 from mmdata.storage.store import FileInfo, sha256
 from mmdata.storage.tables import PART_COLUMNS
@@ -40,7 +41,7 @@ class Verified:
 def verify(dataset: Dataset, repair: bool = False) -> Verified:
     """Read every file and compare it with the hash in its receipt or label, and those with their own seals.
 
-    With `repair`, a shard of a stage with a damaged file is taken back, so that the same command makes it again.
+    With `repair`, what is damaged is taken back as far as the same command then makes it again.
     """
     accounts = account(dataset)
     damaged = list(accounts.damaged)
@@ -52,7 +53,7 @@ def verify(dataset: Dataset, repair: bool = False) -> Verified:
         bytes=sum(proof.output.bytes for proof in accounts.proofs.values()),
         damaged=damaged,
         loose=sorted(info.path for info in accounts.loose),
-        repair=[_take_back(dataset, accounts, finding, repair) for finding in damaged],
+        repair=[take_back(dataset, accounts, finding, repair) for finding in damaged],
     )
 
 
@@ -64,7 +65,7 @@ def _check(dataset: Dataset, accounts: Accounts, path: str, proof: Proof) -> Fin
         if info.size == proof.output.bytes and _digest(dataset, path) == proof.output.sha256:
             return None
     except StorageError as error:
-        return Finding(path, str(error))
+        return Finding(path, str(error), unread=not isinstance(error, NotFound))
     size = f"has {info.size} bytes, not {proof.output.bytes}" if info.size != proof.output.bytes else ""
     where = _damage_in_tar(dataset, path, proof) if TAR.fullmatch(path) else ""
     return Finding(path, "; ".join(filter(None, [size or "is not what was written", where])))
@@ -108,21 +109,6 @@ def _parts(samples: pa.Table) -> list[tuple[str, str, int, int, str]]:
     return found
 
 
-def _take_back(dataset: Dataset, accounts: Accounts, finding: Finding, repair: bool) -> str:
-    """What has to be made again; done as far as a receipt can be taken back."""
-    proof = accounts.proofs.get(finding.path)
-    document = proof.document if proof else finding.path
-    folder, _, name = document.rpartition("/")
-    if not RECEIPT.fullmatch(name):
-        return f"{folder or dataset.url}: make it again with --overwrite"
-    if repair and proof:
-        with suppress(NotFound):  # two files of one shard
-            forget(dataset.store, folder, read_receipt(dataset.store, document))
-    elif repair:
-        dataset.store.delete(document)
-    return f"{folder} shard {name.removesuffix('.json')}: run the same command again"
-
-
 @dataclass(frozen=True, slots=True)
 class Swept:
     """Files that nothing names and that were, or would be, removed."""
@@ -145,10 +131,23 @@ def gc(dataset: Dataset, older_than: float, dry_run: bool) -> Swept:
     loose = [info for info in accounts.loose if not _goes_on(info.path, accounts)]
     now = _now(dataset) if older_than else float("inf")
     old = [info for info in loose if now - info.modified >= older_than]
-    for info in [] if dry_run else old:
-        dataset.store.delete(info.path)
+    if not dry_run:
+        old = [info for info in old if _remove(dataset, accounts, info)]
     _drop_empty_folders(dataset, [] if dry_run else old)
     return Swept([info.path for info in old], sum(info.size for info in old), len(loose) - len(old))
+
+
+def _remove(dataset: Dataset, accounts: Accounts, info: FileInfo) -> bool:
+    """Delete a file, unless a run has written it or committed its shard since it was listed."""
+    folder, _, name = info.path.rpartition("/")
+    there = dataset.store.info(info.path)
+    if there is None or (there.version, there.modified) != (info.version, info.modified):
+        return False
+    receipt = f"{folder}/{name.partition('.')[0]}.json"
+    if receipt not in accounts.infos and dataset.store.info(receipt):
+        return False
+    dataset.store.delete(info.path)
+    return True
 
 
 def _drop_empty_folders(dataset: Dataset, removed: Sequence[FileInfo]) -> None:

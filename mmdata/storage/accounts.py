@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mmdata.errors import Damage, NotFound
+from mmdata.errors import Damage, NotFound, StorageError
 from mmdata.storage.dataset import SHARDS, Dataset
+from mmdata.storage.receipts import RECEIPT, read_receipt
 from mmdata.storage.sealed import proven, unseal
 from mmdata.storage.store import FileInfo
 from mmdata.types import Output
@@ -20,10 +21,11 @@ CARDS = {"features": "encoder.json", SHARDS: "plan.json"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A file that is not what was written, and how that shows."""
+    """A file that is not what was written, and how that shows; `unread` where it may be, and could not be read."""
 
     path: str
     problem: str
+    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,12 @@ def account(dataset: Dataset) -> Accounts:
 
 def _read(dataset: Dataset, path: str) -> dict[str, Output] | Finding:
     try:
+        if RECEIPT.fullmatch(path.rpartition("/")[2]):
+            return read_receipt(dataset.store, path).outputs
         return proven(unseal(dataset.store.read(path), dataset.store.where(path)))
-    except (Damage, NotFound, KeyError) as error:
-        return Finding(path, str(error).removeprefix(f"{dataset.store.where(path)} "))
+    except (Damage, StorageError, KeyError) as error:
+        unread = isinstance(error, StorageError) and not isinstance(error, NotFound)
+        return Finding(path, str(error).removeprefix(f"{dataset.store.where(path)} "), unread)
 
 
 def _without_card(documents: Iterable[str]) -> list[Finding]:

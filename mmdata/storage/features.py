@@ -75,18 +75,19 @@ def _facts(card: EncoderCard) -> dict[str, object]:
 def finished(
     dataset: Dataset, card: EncoderCard, content: dict[str, dict[str, str]], overwrite: bool = False
 ) -> dict[str, Receipt]:
-    """The receipts of a feature set. Conflict when a shard was made from other files than `content` says.
+    """The receipts of a feature set. Conflict when a shard was made by another encoder or from other files.
 
     With `overwrite` the files of such a shard are removed instead.
     """
     folder = features_folder(card.name)
     receipts = read_receipts(dataset.store, folder)
-    stale = {name for name, receipt in receipts.items() if receipt.inputs != content.get(name, {})}
+    there = {name: {"encoder": receipt.fingerprint, **receipt.inputs} for name, receipt in receipts.items()}
+    asked = {name: {"encoder": card.fingerprint, **content.get(name, {})} for name in receipts}
+    stale = {name for name in receipts if there[name] != asked[name]}
     for name in sorted(stale):
         if not overwrite:
             what = f"shard {name} of {dataset.store.where(folder)}"
-            there, asked = dict(receipts[name].inputs), dict(content.get(name, {}))
-            raise conflict(what, there, asked, "make it again with --overwrite")
+            raise conflict(what, there[name], asked[name], "make it again with --overwrite")
         forget(dataset.store, folder, receipts[name])
     return {name: receipt for name, receipt in receipts.items() if name not in stale}
 

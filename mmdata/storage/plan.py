@@ -1,5 +1,6 @@
 """The plan: which source sample becomes which id in which shard. Written once, before any shard."""
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmdata.storage.store import sha256
 from mmdata.storage.tables import BROKEN, from_parquet
 
 FACTS = f"{SHARDS}/plan.json"
+TABLE = re.compile(r"plan(-[0-9a-f]{12})?\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +67,49 @@ def read_plan(dataset: Dataset) -> Plan | None:
         return None
     try:
         facts = unseal(data, dataset.store.where(FACTS))
-        return Plan(**{name: value for name, value in facts.items() if name != "files"})
-    except TypeError as error:
+        plan = Plan(**{name: value for name, value in facts.items() if name != "files"})
+        if not TABLE.fullmatch(plan.table):
+            raise ValueError(f"its table is {plan.table!r}")
+        return plan
+    except (TypeError, ValueError) as error:
         raise Damage(f"{dataset.store.where(FACTS)} is not a plan: {error}") from error
 
 
 def write_plan(dataset: Dataset, plan: Plan, table: bytes) -> Plan:
-    """Write the plan, or check that the one that is there is the same; Conflict, field by field, when not."""
+    """Write the plan, or check that the one that is there is the same; Conflict, field by field, when not.
+
+    A table that is not what the plan says is written again: of a run that was killed before plan.json, or damaged.
+    """
     found = read_plan(dataset)
+    if found is not None and found == found.as_now(plan):
+        _keep_table(dataset, found, table)
     if found is None:
-        path = f"{SHARDS}/{plan.table}"
-        if not dataset.store.create(path, table) and sha256(dataset.store.read(path)) != plan.sha256:
-            dataset.store.replace(path, table)  # of a run that was killed before it wrote plan.json
+        _keep_table(dataset, plan, table)
         point("plan.table_written")
         dataset.store.create(FACTS, _sealed(plan, table))
         point("plan.written")
         found = read_plan(dataset) or plan
     if found != found.as_now(plan):
         remedy = "use another dataset, or --overwrite to make all shards again"
-        changed = changes(whole_plan(dataset, found), from_parquet(table, "the plan asked for"))
+        changed = _changes_since(dataset, found, table)
         told = [f"  {len(names)} of the sources {kind}, as {min(names)!r}" for kind, names in changed.items() if names]
         raise conflict(
             f"the plan of {dataset.url}", _flat(found), _flat(found.as_now(plan)), "\n".join([*told, remedy])
         )
     return found
+
+
+def _keep_table(dataset: Dataset, plan: Plan, table: bytes) -> None:
+    path = f"{SHARDS}/{plan.table}"
+    if not dataset.store.create(path, table) and sha256(dataset.store.read(path)) != plan.sha256:
+        dataset.store.replace(path, table)
+
+
+def _changes_since(dataset: Dataset, found: Plan, table: bytes) -> dict[str, list[str]]:
+    try:
+        return changes(whole_plan(dataset, found), from_parquet(table, "the plan asked for"))
+    except (NotFound, Damage):
+        return {}
 
 
 def revise_plan(dataset: Dataset, found: Plan, plan: Plan, table: bytes) -> Plan:

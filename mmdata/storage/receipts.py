@@ -16,7 +16,8 @@ from mmdata.storage.store import Data, Store, sha256
 from mmdata.storage.tables import as_json, from_parquet, to_parquet
 from mmdata.types import Outcome, Output, Reason, Receipt, Reject
 
-RECEIPT = re.compile(r"\d{6,}\.json")
+RECEIPT = re.compile(r"\d{6,}\.json", re.ASCII)
+SUFFIXES = re.compile(r"(\.[a-z]+)+", re.ASCII)  # of the files of a shard, behind its name
 REJECTS = pa.schema(
     [("id", pa.int64())] + [(name, pa.string()) for name in ("key", "source", "part", "outcome", "reason", "message")]
 )
@@ -37,19 +38,24 @@ def commit(
     """Write the files of one shard, then its receipt; return the receipt that counts.
 
     A file that is there without a receipt was left by a killed run, or is being written by another run
-    right now: it is kept when it is equal or `adopt(suffix, bytes)` says that it is as good, else replaced.
-    When another run has committed this shard meanwhile, its receipt is returned.
+    right now: its bytes are kept when they are equal or `adopt(suffix, bytes)` says that they are as good.
+    When another run has committed this shard meanwhile, its receipt is returned. What another run has put over our
+    files before our receipt was there is written again.
     """
-    outputs = {}
+    outputs, made = {}, {}
     for suffix, data in files.items():
         name = f"{receipt.shard}.{suffix}"
         kept = _create_or_adopt(store, f"{folder}/{name}", data, lambda found, s=suffix: adopt(s, found))  # type: ignore[misc]
         outputs[name] = Output(len(kept), sha256(kept))
+        made[f"{folder}/{name}"] = (store.info(f"{folder}/{name}"), kept)
     finished = replace(receipt, outputs=outputs)
     path = f"{folder}/{receipt.shard}.json"
     point("receipt.files_written")
     if store.create(path, seal(asdict(finished))):
         point("receipt.written")
+        for place, (info, kept) in made.items():
+            if store.info(place) != info:
+                store.replace(place, kept)
         return finished
     return read_receipt(store, path)
 
@@ -58,10 +64,9 @@ def _create_or_adopt(store: Store, path: str, data: Data, adopt: Callable[[bytes
     if store.create(path, data):
         return data
     found = store.read(path)
-    if found == data or adopt(found):
-        return found
-    store.replace(path, data)
-    return data
+    kept = found if found == data or adopt(found) else data
+    store.replace(path, kept)  # also what is equal: gc takes an old file that no receipt names yet for left over
+    return kept
 
 
 def forget(store: Store, folder: str, receipt: Receipt) -> None:
@@ -70,17 +75,32 @@ def forget(store: Store, folder: str, receipt: Receipt) -> None:
     The receipt goes first: without it the other files are nothing, and a crash in between leaves no more than those.
     """
     store.delete(f"{folder}/receipts.json")
-    for name in (f"{receipt.shard}.json", *receipt.outputs):
+    for name in (f"{receipt.shard}.json", *sorted(receipt.outputs, key=_is_report, reverse=True)):
         store.delete(f"{folder}/{name}")
+
+
+def _is_report(name: str) -> bool:
+    return name.endswith(".rejects.parquet")
 
 
 def _parse(data: bytes, where: str) -> Receipt:
     try:
         facts = unseal(data, where)
         facts["outputs"] = {name: Output(**output) for name, output in facts["outputs"].items()}
-        return Receipt(**facts)
+        receipt = Receipt(**facts)
+        _check_names(receipt, where.rpartition("/")[2])
+        return receipt
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{where} is not a receipt: {error}") from error
+
+
+def _check_names(receipt: Receipt, file: str) -> None:
+    """ValueError when a receipt speaks of another shard's files: what it names is what `forget` deletes."""
+    if not RECEIPT.fullmatch(file) or file != f"{receipt.shard}.json":
+        raise ValueError(f"it says that it is of shard {receipt.shard!r}")
+    for name in receipt.outputs:
+        if not name.startswith(receipt.shard) or not SUFFIXES.fullmatch(name.removeprefix(receipt.shard)):
+            raise ValueError(f"it names {name!r}, which is no file of its shard")
 
 
 def read_receipt(store: Store, path: str) -> Receipt:
@@ -124,7 +144,8 @@ def rejects_file(rejects: Iterable[Reject]) -> dict[str, Data]:
 
 def read_rejects(store: Store, folder: str) -> list[Reject]:
     """Every row of the rejects reports of a stage, in shard order."""
-    paths = [info.path for info in store.list(folder) if info.path.endswith(".rejects.parquet")]
+    names = [name for receipt in read_receipts(store, folder).values() for name in receipt.outputs if _is_report(name)]
+    paths = [f"{folder}/{name}" for name in names]
     rows = [row for path in paths for row in from_parquet(store.read(path), store.where(path)).to_pylist()]
     return [Reject(**{**row, "outcome": Outcome(row["outcome"]), "reason": Reason(row["reason"])}) for row in rows]
 

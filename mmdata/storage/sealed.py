@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from mmdata.errors import Damage
-from mmdata.storage.store import Data, sha256
+from mmdata.storage.store import Data, is_below, sha256
 from mmdata.types import Output
 
 SEAL = "seal"
@@ -33,8 +33,14 @@ def unseal(data: bytes, where: str, remedy: str = "see: mmdata verify DATASET") 
 
 
 def proven(facts: Mapping[str, Any]) -> dict[str, Output]:
-    """The files that a document proves, below its own folder: `outputs`, or `files` where there are no outputs."""
+    """The files that a document proves, below its own folder: `outputs`, or `files` where there are no outputs.
+
+    Damage when one is elsewhere: who made a dataset does not say which other files of ours are read or deleted.
+    """
     named = _entries(facts, "outputs") or _entries(facts, "files")
+    for name, _ in named:
+        if not is_below(name):
+            raise Damage(f"names a file that is not below its folder: {name!r}")
     return {name: Output(entry["bytes"], entry["sha256"]) for name, entry in named}
 
 

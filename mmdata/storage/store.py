@@ -37,6 +37,11 @@ class FileInfo:
     modified: float  # seconds since 1970, by the clock of the store
 
 
+def is_below(name: str) -> bool:
+    """Whether a relative path that stands in a document leads below the document's own folder."""
+    return not {"", ".", ".."} & set(name.split("/")) and "\0" not in name
+
+
 def sha256(data: Data) -> str:
     """Hex digest."""
     return hashlib.sha256(data).hexdigest()
@@ -61,7 +66,9 @@ def translated(what: str) -> Iterator[None]:
 class Store:
     """Create-if-absent files below `url`: a local path, or s3://, gs://, az://, file://.
 
-    Credentials and endpoints come from the environment, as obstore documents. Pickles as its URL.
+    Credentials and endpoints come from the environment, as obstore documents. Pickles as its URL. What writes or
+    deletes raises ConfigError for a path that leads out of it; whether reading may is the caller's to say, as
+    `--outside` does for the files that a table refers to.
     """
 
     def __init__(self, url: str) -> None:
@@ -111,8 +118,13 @@ class Store:
         """The full URL or path of a file."""
         return f"{self.url}/{path}"
 
+    def _keep_inside(self, path: str) -> None:
+        if not is_below(path):
+            raise ConfigError(f"{path!r} leads out of {self.url}; nothing there is written or deleted")
+
     def create(self, path: str, data: Data) -> bool:
         """Write a file that is not there yet; False, and nothing changed, when it is."""
+        self._keep_inside(path)
         point("store.create")
         tear("store.create.torn", len(data))
         with translated(self.where(path)):
@@ -132,6 +144,7 @@ class Store:
 
     def replace(self, path: str, data: Data) -> None:
         """Write a file in one step, over an old one if there is one."""
+        self._keep_inside(path)
         point("store.replace")
         tear("store.replace.torn", len(data))
         with translated(self.where(path)):
@@ -201,6 +214,7 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens when it is not there."""
+        self._keep_inside(path)
         point("store.delete")
         with translated(self.where(path)):
             if self.local is not None:
