@@ -11,6 +11,8 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+from mmdata.errors import ConfigError
+
 FILE = os.environ.get("MMDATA_CRASH")
 
 ALL = ("shard", "extract", "align", "index", "train", "project", "predict")
@@ -94,9 +96,11 @@ def _asked(name: str) -> bool:
         _times[name] += 1
         file = Path(FILE or "")
         try:
-            asked = file.read_text()
+            asked = file.read_text().strip()
         except FileNotFoundError:  # it has fired, here or in another worker
             return False
+        if asked and asked.rpartition(":")[0] not in POINTS:
+            raise ConfigError(f"{file} asks for {asked!r}, which is no point NAME:N of mmdata/crash.py")
         with Path(f"{file}.reached").open("a") as log:
             log.write(f"{name}\n")
         if asked != f"{name}:{_times[name]}":

@@ -121,3 +121,12 @@ def test_a_run_that_is_killed_at_any_operation_of_the_storage_is_finished_by_the
 ) -> None:
     for time in range(1, _passed[stage][name] + 1):
         check(stage, f"{name}:{time}", before, corpus, tmp_path / str(time))
+
+
+def test_an_order_may_end_with_a_line_and_one_that_names_no_point_is_refused(corpus: Path, tmp_path: Path) -> None:
+    killed = run_stage_apart("shard", tmp_path / "one", corpus, "plan.written:1\n")
+    assert (killed.fired, killed.code) == (True, -signal.SIGKILL)
+    refused = run_stage_apart("shard", tmp_path / "two", corpus, "plan.writen:1")
+    assert not refused.fired
+    assert refused.code > 0
+    assert "asks for 'plan.writen:1', which is no point" in refused.said
