@@ -17,7 +17,7 @@ from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.demo import write_corpus
 from mmdata.encoders import Request, describe, load_encoder
 from mmdata.encoders.starters import weights_folder
-from mmdata.errors import ConfigError, Conflict, NotFound
+from mmdata.errors import ConfigError, Conflict, NotFound, StorageError
 from mmdata.retrieval import many
 from mmdata.retrieval.ask import Narrowed, Query, Term, ask
 from mmdata.retrieval.fold import Fold
@@ -326,6 +326,16 @@ def test_a_file_of_queries_becomes_a_file_of_hits(
     assert many.search_file(index, path, out, Narrowed(4, at_least=2.0)) == (50, 0)
     assert pq.read_table(out).num_rows == 0
     assert [entry.name for entry in tmp_path.iterdir() if entry.suffix == ".part"] == []
+
+
+def test_the_file_of_hits_makes_its_folder_and_says_where_it_cannot_be(windows: Dataset, tmp_path: Path) -> None:
+    index, queries = open_index(windows, "f"), tmp_path / "queries.npy"
+    np.save(queries, np.ones((1, 16), np.float32))
+    out = tmp_path / "not" / "yet" / "hits.parquet"
+    assert many.search_file(index, queries, out, Narrowed(4)) == (1, 4)
+    assert pq.read_table(out).num_rows == 4
+    with pytest.raises(StorageError, match=r"cannot access .*queries.npy/hits.parquet"):
+        many.search_file(index, queries, queries / "hits.parquet", Narrowed(4))
 
 
 def test_a_file_that_breaks_off_leaves_the_old_hits(windows: Dataset, tmp_path: Path) -> None:

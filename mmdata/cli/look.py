@@ -56,6 +56,7 @@ def _search(
     from mmdata import console
     from mmdata.retrieval.ask import ask
     from mmdata.retrieval.sheet import contact_sheet
+    from mmdata.storage.store import translated
 
     answers = ask(dataset, index, query, narrowed, encoder)
     if as_json:
@@ -66,8 +67,10 @@ def _search(
             console.show_hits(title, hits)
     if sheet is not None:
         groups = [(a.index, a.modality, hits) for a in answers for hits in a.hits]
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        sheet.write_bytes(contact_sheet(dataset, str(query), groups))
+        picture = contact_sheet(dataset, str(query), groups)
+        with translated(str(sheet)):
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            sheet.write_bytes(picture)
         console.say(f"contact sheet: {sheet}")
 
 
