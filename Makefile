@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: venv demo stamps check test test-all bench fuzz clean
+.PHONY: venv demo stamps check test test-all test-again bench fuzz clean
 
 venv: .venv/installed
 
@@ -33,6 +33,9 @@ test: venv
 
 test-all: venv
 	$(RUN) pytest -n 2 --dist loadfile -m "not gpu and not real"
+
+test-again: venv
+	$(RUN) pytest --last-failed --last-failed-no-failures none -m "not gpu and not real"
 
 bench: venv
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
