@@ -12,7 +12,9 @@ import pytest
 import quick_encoder
 from conftest import HERE
 from made_features import make, write_features
+from typer.testing import CliRunner
 
+from mmdata.cli import app as command_line
 from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.demo import write_corpus
 from mmdata.encoders import Request, describe, load_encoder
@@ -336,6 +338,20 @@ def test_the_file_of_hits_makes_its_folder_and_says_where_it_cannot_be(windows: 
     assert pq.read_table(out).num_rows == 4
     with pytest.raises(StorageError, match=r"cannot access .*queries.npy/hits.parquet"):
         many.search_file(index, queries, queries / "hits.parquet", Narrowed(4))
+
+
+@pytest.mark.parametrize(
+    ("beside", "named"), [("--sheet=s.png", "--sheet"), ("--json", "--json"), ("--encoder=minilm", "--encoder")]
+)
+def test_what_a_file_of_hits_has_no_use_for_is_refused(
+    windows: Dataset, tmp_path: Path, beside: str, named: str
+) -> None:
+    np.save(tmp_path / "queries.npy", np.ones((1, 16), np.float32))
+    asked = ["--vectors", str(tmp_path / "queries.npy"), "--out", str(tmp_path / "hits.parquet"), beside]
+    done = CliRunner().invoke(command_line, ["search", windows.url, "--index", "f", *asked])
+    assert isinstance(done.exception, ConfigError)
+    assert named in str(done.exception)
+    assert not (tmp_path / "hits.parquet").exists()
 
 
 def test_a_file_that_breaks_off_leaves_the_old_hits(windows: Dataset, tmp_path: Path) -> None:

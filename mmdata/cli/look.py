@@ -36,13 +36,20 @@ def search(
         mmdata search data/ --index pictures.image --index sounds.audio --text "a dog" --sheet dogs.png
         mmdata search data/ --index minilm --vectors million.parquet -k 5 --out hits.parquet
     """
+    from mmdata.errors import ConfigError
     from mmdata.retrieval.ask import Narrowed, Query, fold_named
     from mmdata.storage.dataset import Dataset
 
     opened = Dataset.open(dataset)
     query = Query.of(text=text, image=image, audio=audio, key=key, vectors=vectors)
     narrowed = Narrowed(k, tuple(where or ()), range_, fold_named(fold))
+    if vectors is not None and encoder is not None:
+        raise ConfigError(
+            "--encoder takes in a text, a picture or a sound; --vectors are vectors already: leave it out"
+        )
     if out is not None:
+        if sheet is not None or as_json:
+            raise ConfigError("--out writes the hits to a Parquet; leave --sheet and --json out")
         _search_file(opened, index or [], query, narrowed, out)
         return
     _search(opened, index or [], query, narrowed, encoder, sheet, as_json)
