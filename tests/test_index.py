@@ -17,7 +17,7 @@ from mmdata.errors import ConfigError, Conflict, Damage, NotFound
 from mmdata.retrieval.kinds import KINDS
 from mmdata.retrieval.metric import METRICS
 from mmdata.retrieval.search import open_index
-from mmdata.retrieval.where import select
+from mmdata.retrieval.where import Filter, select
 from mmdata.stages.index import index
 from mmdata.storage.dataset import Dataset
 from mmdata.types import Hit
@@ -192,7 +192,9 @@ WRONG_FILTERS = {
     "cuont=3": "no field 'cuont'; did you mean 'count'?",
     "zzz=3": "no field 'zzz'; there are: key, count, weight, ok, folder",
     "count=three": "count is int64, and 'three' is not",
-    "count<2.5": "count is int64, and '2.5' is not",
+    "count<2.5.1": "count is int64, and '2.5.1' is not",
+    "count==3": "write FIELD=VALUE, with one of = != < <= > >= ~",
+    "count=>3": "write FIELD=VALUE",
     "ok=maybe": "ok is bool, and 'maybe' is not",
     "weight>heavy": "weight is double, and 'heavy' is not",
 }
@@ -204,6 +206,19 @@ def test_a_wrong_filter_says_what_is_wrong(text: str) -> None:
         select(ROWS_TO_FILTER, [text])
     assert str(caught.value).startswith(f"--where {text!r}: ")
     assert WRONG_FILTERS[text] in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "value"), [("ok", 2), ("ok", 0.5), ("count", True), ("weight", False)])
+def test_a_bool_is_no_number_and_a_number_no_bool(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{value!r} is not"):
+        select(ROWS_TO_FILTER, [Filter(field, "=", value)])
+
+
+def test_a_fraction_bounds_whole_numbers() -> None:
+    rows = pa.table({"count": [1, 2, 3, 4], "my field": ["a", "b", "a", "b"]})
+    assert select(rows, ["count>=2.5"]).tolist() == select(rows, [Filter("count", ">=", 2.5)]).tolist() == [2, 3]
+    assert select(rows, ["my field = b", "count<.5"]).tolist() == []
+    assert select(rows, ["my field = b"]).tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -208,6 +208,8 @@ def test_kinds_of_queries_add_up_and_minus_takes_away(built: Dataset, corpus: Pa
     assert away[-1].key == key
     with pytest.raises(ConfigError, match="the queries cancel each other out"):
         hits(built, "minilm", text=["a star", "a star::-1"])
+    with pytest.raises(ConfigError, match="a weight of 0 asks for nothing"):
+        hits(built, "minilm", text="a star::0")
 
 
 WEIGHTS = {
@@ -215,6 +217,7 @@ WEIGHTS = {
     "at night::0.5": ("at night", 0.5),
     "a::b::+2": ("a::b", 2.0),
     "12::30": ("12", 30.0),
+    "less::-.5": ("less", -0.5),
     "a::b": ("a::b", 1.0),
     "::2": ("::2", 1.0),
     "plain": ("plain", 1.0),

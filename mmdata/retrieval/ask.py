@@ -14,7 +14,7 @@ from mmdata.retrieval.vector_index import Floats
 from mmdata.storage.dataset import Dataset
 from mmdata.types import Modality
 
-WEIGHTED = re.compile(r"(.+)::([+-]?\d+(?:\.\d+)?)", re.DOTALL)
+WEIGHTED = re.compile(r"(.+)::([+-]?(?:\d+(?:\.\d+)?|\.\d+))", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

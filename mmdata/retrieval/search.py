@@ -59,8 +59,10 @@ class Index:
     def combine(self, terms: Sequence[tuple[Floats, float]]) -> Floats:
         """Queries `(1, dim)` with weights as one, `(1, dim)`: their weighted sum, of unit vectors under the cosine.
 
-        Raises ConfigError when nothing is left of them.
+        Raises ConfigError for a weight of 0, and when nothing is left of them.
         """
+        if not all(weight for _, weight in terms):
+            raise ConfigError("a weight of 0 asks for nothing; leave that query out")
         total = sum(weight * ready(vector, self.facts.metric) for vector, weight in terms)
         whole = np.asarray(total, np.float32).reshape(1, self.card.dim)
         if len(terms) > 1 and not whole.any():

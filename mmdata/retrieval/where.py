@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mmdata.errors import ConfigError
 
-FILTER = re.compile(r"\s*([^\s<>=!~]+)\s*(!=|<=|>=|=|<|>|~)\s*(.*)", re.DOTALL)
+FILTER = re.compile(r"\s*([^<>=!~]+?)\s*(!=|<=|>=|=(?![=<>])|<|>|~)\s*(.*)", re.DOTALL)
+DECIMAL = re.compile(r"\s*[+-]?\d*\.\d+\s*")
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": pc.equal,
     "!=": pc.not_equal,
@@ -76,7 +77,14 @@ def _apply(rows: pa.Table, asked: Filter) -> Any:
 
 
 def _scalar(value: str | float | bool, kind: pa.DataType) -> Any:
-    """A value as one of a column; a whole number is one in a column of whole numbers, 2.5 stays what it is."""
-    if isinstance(value, float) and pa.types.is_integer(kind):
-        return pa.scalar(value)
+    """A value as one of a column; a whole number is one in a column of whole numbers, 2.5 stays what it is.
+
+    A bool is no number, and a number no bool. ArrowInvalid for a value that cannot be one of the column.
+    """
+    if not isinstance(value, str) and isinstance(value, bool) != pa.types.is_boolean(kind):
+        raise pa.ArrowInvalid(f"{value} is of another type")
+    if pa.types.is_integer(kind) and (
+        isinstance(value, float) or (isinstance(value, str) and DECIMAL.fullmatch(value))
+    ):
+        return pa.scalar(float(value))
     return pa.scalar(value).cast(kind)
