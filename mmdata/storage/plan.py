@@ -101,7 +101,11 @@ def write_plan(dataset: Dataset, plan: Plan, table: bytes) -> Plan:
 
 def _keep_table(dataset: Dataset, plan: Plan, table: bytes) -> None:
     path = f"{SHARDS}/{plan.table}"
-    if not dataset.store.create(path, table) and sha256(dataset.store.read(path)) != plan.sha256:
+    try:
+        good = sha256(dataset.store.read(path)) == plan.sha256
+    except NotFound:
+        good = dataset.store.create(path, table)
+    if not good:
         dataset.store.replace(path, table)
 
 
