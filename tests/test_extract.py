@@ -24,6 +24,7 @@ from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features, card_from_json, vectors
 from mmdata.storage.receipts import read_receipts, read_rejects
 from mmdata.storage.sealed import seal, unseal
+from mmdata.storage.store import sha256
 from mmdata.types import Outcome, Reason
 
 ROUNDING = 1e-5  # of float32 sums in another order, over the length of a vector
@@ -202,13 +203,24 @@ def test_a_second_encoder_does_not_run_the_first_again(sharded: Dataset) -> None
     assert Features(sharded, "a").to_arrow().equals(Features(sharded, "b").to_arrow())
 
 
+def _written_otherwise(data: bytes) -> bytes:
+    """The same rows under the same card in other bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pq.read_table(pa.BufferReader(data)), sink, compression="NONE", write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
 def test_a_file_that_a_killed_run_left_is_adopted(sharded: Dataset) -> None:
     run(sharded, "odd:plain")
-    before = files(sharded, "odd-plain")
+    before = files(sharded, "odd-plain")["000002.parquet"]
     path = Path(sharded.url, "features/odd-plain/000002.parquet")
     path.with_suffix(".json").unlink()
+    left = _written_otherwise(before)
+    assert left != before
+    path.write_bytes(left)
     run(sharded, "odd:plain")
-    assert files(sharded, "odd-plain")["000002.parquet"] == before["000002.parquet"]
+    assert path.read_bytes() == left
+    assert Features(sharded, "odd-plain").receipts["000002"].outputs["000002.parquet"].sha256 == sha256(left)
 
 
 def _cut(data: bytes) -> bytes:
