@@ -6,6 +6,7 @@ A fork server imports everything once and starts no thread; each run is a fork o
 import multiprocessing
 import os
 import re
+import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from small_job import STAGES, run_stage
 
 SECONDS = 120  # until a run must have ended
 
@@ -66,9 +68,25 @@ def run_stage_apart(
     return Ended(process.exitcode, said.read_text() if said.exists() else "", reached, Path(f"{path}.fired").exists())
 
 
-def _run(stage: str, dataset: str, corpus: str, orders: str | None, workers: int, ray: dict[str, str]) -> None:
-    from small_job import run_stage
+def undisturbed(folder: Path, corpus: Path) -> tuple[dict[str, Path], dict[str, Counter[str]]]:
+    """The dataset as it is before each stage, and at the "end", and the points that each stage passes.
 
+    Before the first stage there is nothing at its path.
+    """
+    found, passed, now = {}, {}, folder / "first"
+    for stage in STAGES:
+        found[stage] = now
+        after = folder / f"after-{stage}"
+        if now.exists():
+            shutil.copytree(now, after)
+        ended = run_stage_apart(stage, after, corpus, "")
+        assert ended.code == 0, ended.said
+        passed[stage] = ended.reached
+        now = after
+    return found | {"end": now}, passed
+
+
+def _run(stage: str, dataset: str, corpus: str, orders: str | None, workers: int, ray: dict[str, str]) -> None:
     from mmdata import crash
     from mmdata.errors import MMDataError
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from crashing import content, files, receipts, run_stage_apart
+from crashing import content, files, receipts, run_stage_apart, undisturbed
 from small_job import STAGES, write_corpus
 
 import mmdata
@@ -31,18 +31,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def before(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """For each stage, and after the last, the dataset as an undisturbed run has it before that stage."""
-    folder, found = tmp_path_factory.mktemp("before"), {}
-    now = folder / "first"
-    for stage in STAGES:
-        found[stage] = now
-        after = folder / f"after-{stage}"
-        if now.exists():
-            shutil.copytree(now, after)
-        ended = run_stage_apart(stage, after, corpus, "")
-        assert ended.code == 0, ended.said
-        _passed[stage] = ended.reached
-        now = after
-    return found | {"end": now}
+    found, passed = undisturbed(tmp_path_factory.mktemp("before"), corpus)
+    _passed.update(passed)
+    return found
 
 
 _passed: dict[str, Counter[str]] = {}

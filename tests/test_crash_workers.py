@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crashing import content, descendants, files, receipts, run_stage_apart, start_stage
+from crashing import content, descendants, files, receipts, run_stage_apart, start_stage, undisturbed
 from small_job import SAMPLES, SHARDS, STAGES, write_corpus
 
 from mmdata.crash import POINTS
@@ -42,16 +42,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def before(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The dataset before each stage, and at the end."""
-    folder, found = tmp_path_factory.mktemp("before"), {}
-    now = folder / "first"
-    for stage in STAGES:
-        found[stage] = now
-        after = folder / f"after-{stage}"
-        if now.exists():
-            shutil.copytree(now, after)
-        assert run_stage_apart(stage, after, corpus).code == 0
-        now = after
-    return found | {"end": now}
+    return undisturbed(tmp_path_factory.mktemp("before"), corpus)[0]
 
 
 @pytest.fixture(scope="module")
