@@ -158,26 +158,21 @@ SOAK, EVERY = 180.0, 5.0  # seconds
 def test_a_worker_killed_every_five_seconds_for_three_minutes_loses_nothing(
     before: dict[str, Path], corpus: Path, orders: Path, tmp_path: Path
 ) -> None:
-    """Of those that are at work, and with a shard finished between two kills.
-
-    Workers that never live to do anything are what a sample that kills looks like: such a run ends, or rejects one.
-    """
+    """Whatever they are at; no sample is rejected for it, as `check_whole` sees, and no run gives up."""
     end, kills, runs = time.monotonic() + SOAK, 0, 0
     due = time.monotonic() + EVERY
     while time.monotonic() < end:
         stage = ["shard", "extract"][runs % 2]
         dataset = started(stage, before, tmp_path / str(runs))
-        process, done = start_stage(stage, dataset, corpus, workers=2), 0
+        process = start_stage(stage, dataset, corpus, workers=2)
         while process.is_alive():
             time.sleep(0.1)
-            workers = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::Actor.run")]
-            now = len(receipts(dataset))
-            if time.monotonic() >= due and workers and now > done:
+            workers = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::Actor")]
+            if time.monotonic() >= due and workers:
                 os.kill(random.Random(kills).choice(workers), signal.SIGKILL)
-                done = now
                 kills, due = kills + 1, time.monotonic() + EVERY
         assert process.exitcode == 0, Path(f"{dataset}-said").read_text()
         check_whole(stage, dataset, before, f"run {runs}")
         runs += 1
     print(f"{kills} workers killed in {runs} runs of {SAMPLES} samples in {SHARDS} shards")
-    assert kills > SOAK / EVERY / 4
+    assert kills > SOAK / EVERY / 2

@@ -322,7 +322,7 @@ HELD = [
         "bisected to the sample, a reject oom",
         (
             "test_poison::test_a_picture_that_floods_the_memory_is_a_reject_for_memory",
-            "test_poison::test_a_worker_that_dies_by_chance_costs_no_sample",
+            "test_poison::test_where_workers_die_by_chance_no_healthy_sample_is_lost",
         ),
     ),
     Held(

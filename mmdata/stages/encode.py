@@ -15,6 +15,7 @@ from mmdata.cluster import Task, in_work, threads
 from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, decode_options, load_encoder
 from mmdata.media import Decoded, decode
+from mmdata.media.memory import with_room
 from mmdata.stages import Clock, timed
 from mmdata.stages.ahead import ordered_map
 from mmdata.stages.lanes import Lanes, Line, nbytes
@@ -147,7 +148,7 @@ def _decoded(
 
 def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
     try:
-        inputs = encoder.prepare(decoded.value)
+        inputs = with_room(lambda: encoder.prepare(decoded.value))
     except Rejected as problem:
         return problem
     return [replace(inputs[0], repairs=decoded.repairs + inputs[0].repairs), *inputs[1:]]
