@@ -126,6 +126,7 @@ def _make_part(state: _State, shard: str) -> Part:
 def merge_parts(recipe: Recipe, index: VectorIndex, parts: Sequence[Part]) -> list[pa.Table]:
     """Move the vectors of the parts into `index`, one part in memory at a time; the tables of their rows."""
     store, tables = recipe.dataset.store, []
+    index.make_room(sum(part.rows for part in parts))
     for part in parts:
         path = f"{recipe.folder}/parts/{part.shard}"
         files = [f"{path}.faiss"] + ([f"{path}.vectors.faiss"] if index.store is not None else [])

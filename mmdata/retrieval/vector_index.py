@@ -73,8 +73,9 @@ class VectorIndex:
         if allowed is not None or not effort:
             return self.exact(queries, k, allowed)
         found = self._approximate(queries, k, effort)
-        short = np.flatnonzero(found[1][:, -1] < 0)  # what FAISS did not find stands last
-        if len(short):
+        last = found[1][:, -1]  # where what FAISS did not find stands
+        if last.min() < 0:
+            short = np.flatnonzero(last < 0)
             found[0][short], found[1][short] = self.exact(queries[short], k)
         return found
 
@@ -127,6 +128,14 @@ class VectorIndex:
             self.store.add(rows)
         if self.alive is not None:
             self.alive = np.concatenate([self.alive, np.ones(len(rows), bool)])
+
+    def make_room(self, rows: int) -> None:
+        """Room for the vectors of `rows` more rows at once: where it grows by doubling, all are held twice."""
+        flat = self._exact_index
+        if isinstance(flat, faiss.IndexFlatCodes):
+            size = flat.codes.size()
+            flat.codes.resize(size + rows * flat.code_size)
+            flat.codes.resize(size)  # what was taken stays
 
     def merge(self, part: "VectorIndex") -> None:
         """Take over the rows of a part, behind those that are there."""

@@ -140,7 +140,7 @@ export function drawWelcome(indexes, samples, does) {
     h(
       "section",
       { className: "welcome" },
-      h("h1", {}, said ? `${said}.` : "No index yet."),
+      h("h1", {}, said ? `${said}.` : "Nothing to search yet."),
       said ? null : h("p", { className: "note" }, "Make one with mmdata index, then reload this page."),
       tries.length ? h("p", { className: "tries" }, "Try ", ...tries.map((text) => h("button", { type: "button", className: "pill", onclick: () => does.ask(text) }, text))) : null,
     ),

@@ -48,7 +48,9 @@ export async function drawMap(state, about, hits, does) {
 
 /** Colours follow the theme. */
 export function repaint() {
-  if (drawn.points && !byId("map").hidden) drawn.Plotly.relayout("plot", looks());
+  if (!drawn.points || byId("map").hidden) return;
+  drawn.Plotly.relayout("plot", { "newselection.line.color": ink() });
+  drawn.Plotly.restyle("plot", { "marker.color": ink() }, [drawn.groups.length]);
 }
 
 function frame(about, state, does) {
@@ -105,12 +107,7 @@ function rings() {
   return { type: "scatter", mode: "markers", x: places.map((place) => points.x[place]), y: places.map((place) => points.y[place]), hoverinfo: "skip", marker: { size: 15, color: ink(), symbol: "circle-open", line: { width: 1.6 } }, selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 1 } } };
 }
 
-const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-
-function looks() {
-  const line = getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
-  return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "newselection.line.color": ink(), "xaxis.gridcolor": line, "yaxis.gridcolor": line };
-}
+const ink = () => getComputedStyle(document.body).color;
 
 async function plot() {
   const { points, about, Plotly, does, groups } = drawn;
