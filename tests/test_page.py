@@ -411,6 +411,9 @@ def test_a_service_that_fails_is_said_and_asked_again(page: Page) -> None:
     expect(page.locator(".hit.image")).to_have_count(24)
     page.goto("/?text=a+star&where=nothing%3D1&in=pictures.image")
     expect(page.locator(".trouble")).to_contain_text("nothing")  # the service's own words name the field
+    page.get_by_role("button", name="Clear the filters").click()
+    settled(page)
+    expect(page.locator(".hit.image")).to_have_count(24)
 
 
 def test_an_index_that_cannot_be_opened_is_named_with_its_reason(
