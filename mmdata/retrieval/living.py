@@ -40,16 +40,21 @@ class Made:
 
 def build(recipe: Recipe, rows: int, terms: Terms, resources: Resources, told: Told, place: Path) -> Made:
     """A generation of every shard of the features, of which about `rows` rows are expected; its files go to `place`."""
-    wanted = training_rows(recipe.kind, rows, recipe.features.card.dim, terms.memory)
-    sample = draw(recipe.features, wanted, recipe.metric, terms.seed)
-    learned = trained(recipe.kind, recipe.metric, recipe.features.card.dtype, rows, sample, terms.seed)
-    save_trained(recipe.dataset, recipe.folder, learned)
+    save_trained(recipe.dataset, recipe.folder, _learned(recipe, rows, terms))
     point("index.trained")
     index = load_trained(recipe)
     parts = make_parts(recipe, list(recipe.features.receipts), resources, told)
     tables = merge_parts(recipe, index, parts, place)
     point("index.merged")
     return Made(index, tables, parts, sum(part.rows for part in parts), 0)
+
+
+def _learned(recipe: Recipe, rows: int, terms: Terms) -> VectorIndex:
+    """In a function of its own, so that the sample is gone when the parts are made."""
+    card = recipe.features.card
+    wanted = training_rows(recipe.kind, rows, card.dim, terms.memory)
+    sample = draw(recipe.features, wanted, recipe.metric, terms.seed)
+    return trained(recipe.kind, recipe.metric, card.dtype, rows, sample, terms.seed)
 
 
 @dataclass(frozen=True, slots=True)
