@@ -51,8 +51,9 @@ class QueryEncoder:
         spec = spec or card.towers.get(modality.value)
         if spec is None:
             raise Conflict(
-                f"a {modality} query cannot be compared with {_brief(card)}: nothing takes {modality} into its "
-                f"space; align it with {modality} features (mmdata align), or give --encoder"
+                f"{modality} queries cannot be compared with {_brief(card)}: nothing takes {modality} into its "
+                f"space; align it with {modality} features (mmdata align), ask with a vector of that space, or name "
+                "what makes one: mmdata search --encoder"
             )
         if spec.startswith(HEAD):
             name, _, side = spec.removeprefix(HEAD).partition("#")
@@ -106,7 +107,8 @@ def _check_trust(spec: str, given: str | None) -> None:
     """ConfigError for code that a dataset names and the user does not."""
     if spec != given and is_code_of_its_own(spec):
         raise ConfigError(
-            f"the index names code of its own, {spec}, which data may not start; if you trust it: --encoder {spec}"
+            f"the index names code of its own, {spec}, which data may not start; ask with a vector, or, if you "
+            f"trust it: mmdata search --encoder {spec}"
         )
 
 
