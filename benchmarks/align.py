@@ -14,10 +14,10 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.fusion.align import Columns, fit_cca
+from mmdata.fusion.align import Columns, common_columns, fit_cca
 from mmdata.fusion.evaluate import chance_at, recall_at
 from mmdata.fusion.splits import hash_share
-from mmdata.stages.align import FOLDS, _chosen, _pairs, _shared
+from mmdata.stages.align import FOLDS, _chosen, _pairs
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features
 
@@ -34,7 +34,7 @@ def main(url: str) -> None:
     x, y, groups = _pairs(text, plain)
     _, z, same = _pairs(text, words)
     assert groups == same
-    shared = _shared(text.card, words.card)
+    shared = common_columns(text.card, words.card)
     for label, splits in SPLITS.items():
         found: dict[str, list[tuple[float, float]]] = {}
         for seed in splits:

@@ -95,9 +95,11 @@ def show_evaluation(result: Evaluation) -> None:
             ]
             for one in told["table"]
         ]
-        columns = [f"{name} on {result.rows} rows of {result.part}", told["figure"], "95%", "lead of this head, 95%"]
+        columns = [f"{name} on {told['rows']} rows of {result.part}", told["figure"], "95%", "lead of this head, 95%"]
         show_table("", columns, rows)
         emit(f"  {name} {told['verdict']}")
+    for name, count in result.strange.items():
+        emit(f"  {name}: {count} rows of {result.part} are of a class that training has not; they are left out")
     for left, found in result.missing.items():
         emit(f"  without {left}: {_plain(found)}")
     emit(f"  {_plain(result.figures)}\n  in {result.where}")

@@ -64,7 +64,8 @@ def test_numbers_are_standardised_and_come_back_in_their_unit() -> None:
 @pytest.mark.parametrize(
     ("type_", "values", "message"),
     [
-        ("multiclass", ["a", "a"], "have 1 classes; a multiclass task needs two"),
+        ("multiclass", ["a", "a"], r"needs two classes at least; the training rows have 1 \('a'\)"),
+        ("multiclass", [1.0, 2.5], "a number as 2.5 is no class; take the type regression"),
         ("regression", [1, 1], "need two different numbers"),
         ("regression", ["red", "blue"], "holds numbers"),
     ],

@@ -181,6 +181,7 @@ class PredictConfig(Job):
     """Features -> what a head says of each sample, a Parquet a shard."""
 
     head: Name
+    head_from: str | None = Field(None, description="a dataset to copy the head from, unless it is here")
     features: dict[InputName, str] = Field({}, description="input: feature set; default: those it was trained on")
 
 
@@ -188,6 +189,7 @@ class ProjectConfig(Job):
     """Features -> a head's output as features."""
 
     head: Name
+    head_from: str | None = Field(None, description="a dataset to copy the head from, unless it is here")
     features: dict[InputName, str] = Field({}, description="input: feature set; default: those it was trained on")
 
 

@@ -166,6 +166,19 @@ def read_head(dataset: Dataset, name: str) -> Head:
         raise Damage(f"{where}/head.json does not describe a head: {error}; {AGAIN}") from error
 
 
+def take_head(dataset: Dataset, name: str, source: str) -> Head:
+    """The head of this name, copied from the dataset at `source` unless it is there. Conflict when another one is."""
+    other = Dataset.open(source)
+    head = read_head(other, name)
+    try:
+        mine = read_head(dataset, name)
+    except NotFound:
+        return write_head(dataset, head, read_metrics(other, name))
+    if mine.sha256 != head.sha256:
+        raise Conflict(f"{dataset.url} has another head {name!r} than {source}; train it there under another name")
+    return mine
+
+
 def find_head(dataset: Dataset, name: str, made_from: dict[str, Any]) -> Head | None:
     """The head of this name, None where there is none. Conflict when it was made from something else."""
     try:

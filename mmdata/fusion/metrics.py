@@ -128,7 +128,10 @@ def _ranks(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[tuple[str, 
 
 
 def separation(right: Rows, wrong: Rows) -> dict[str, float]:
-    """auroc and accuracy of the probabilities of true and of mixed pairs."""
+    """auroc and accuracy of the probabilities of true and of mixed pairs; NaN is no pair."""
+    right, wrong = right[np.isfinite(right)], wrong[np.isfinite(wrong)]
+    if not len(right) or not len(wrong):
+        return {}
     truth = np.repeat([1, 0], [len(right), len(wrong)])
     scores = np.concatenate([right, wrong])
     return {"auroc": float(roc_auc_score(truth, scores)), "accuracy": float(((scores > 0.5) == truth).mean())}

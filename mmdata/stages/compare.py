@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from mmdata.fusion.baselines import baselines, features, standings, verdict
+from mmdata.fusion.baselines import OURS, baselines, features, standings, verdict
 from mmdata.fusion.feed import Feed
+from mmdata.fusion.labels import labelled
 from mmdata.fusion.model import FusionModel
 from mmdata.fusion.splits import Part
 from mmdata.fusion.train import collect
@@ -14,7 +15,8 @@ from mmdata.stages.learning import Lesson
 
 
 def comparison(model: FusionModel, feed: Feed, one: Lesson, part: Part) -> dict[str, Any]:
-    """For each task that has labels in `part`: the head and every baseline with intervals, and the verdict.
+    """For each task that has labels in `part`: the head and every baseline with intervals and all their figures, how
+    many rows have a label, and the verdict.
 
     Baselines are fitted on train, their one option chosen on validation.
     """
@@ -25,11 +27,14 @@ def comparison(model: FusionModel, feed: Feed, one: Lesson, part: Part) -> dict[
     for name, (mine, target) in outputs.items():
         task = model.task(name)
         given = {role: (rows[role], one.targets[name].numpy()[one.parts[which]]) for role, which in names.items()}
-        table = standings(task, mine, baselines(task, given), target)
+        others = baselines(task, given)
+        table = standings(task, mine, others, target)
         if table:
             found[name] = {
+                "rows": int(labelled(target).sum()),
                 "figure": task.main,
                 "verdict": verdict(table),
                 "table": [asdict(standing) for standing in table],
+                "figures": {who: task.scores(said, target) for who, said in {OURS: mine, **others}.items()},
             }
     return found

@@ -25,7 +25,7 @@ from mmdata.stages.learning import Lesson, architecture, label_counts, lesson
 from mmdata.storage.dataset import Dataset, head_folder
 from mmdata.storage.store import sha256
 
-PLACE = ("device", "workers", "cpus_per_worker", "gpus_per_worker", "ray_address")
+PLACE = ("device", "cpus_per_worker", "gpus_per_worker", "ray_address")
 ASIDE = ("dataset", "name", "overwrite", "checkpoint", "baselines", "trackers", *PLACE)  # what no weight depends on
 SEEN = (Part.TRAIN, Part.VALIDATION)  # test labels are not read here
 FROZEN = {"none": (), "stems": ("stems.",), "fusion": ("stems.", "fusion.")}
@@ -109,9 +109,7 @@ def _checkpoints(config: TrainConfig, dataset: Dataset, one: Lesson) -> Checkpoi
 
 def _made_from(config: TrainConfig, dataset: Dataset, one: Lesson) -> dict[str, Any]:
     """All that decides the weights: the config, the features by content, the labels, the head that it starts from."""
-    options = config.model_dump(
-        mode="json", exclude={"dataset", "name", "overwrite", "device", "checkpoint", "trackers"}
-    )
+    options = config.model_dump(mode="json", exclude=set(ASIDE))
     labels = [sha256(_bytes(target)) for _, target in sorted(one.targets.items())]
     init = {"init_sha256": read_head(dataset, config.init).sha256} if config.init else {}
     return {"config": options, "pack": one.pack.name, "labels": labels} | init

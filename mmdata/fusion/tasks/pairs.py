@@ -1,6 +1,6 @@
 """Tasks that learn from what belongs together: one space for several inputs, and whether two match."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -22,12 +22,18 @@ from mmdata.fusion.tasks.task import (
 )
 
 
+def shared_width(facts: Mapping[str, Any]) -> int:
+    """Dimensions of the space that inputs of an align task share before it learns; 0 where they do not."""
+    return max((end - first for first, end in facts.get("shared", {}).values()), default=0)
+
+
 class Align(nn.Module):
     """Brings inputs into one space: a tower an input, a contrastive loss a pair of inputs.
 
     `loss` is infonce (CLIP, Radford et al. 2021) or siglip (Zhai et al. 2023); `fusemix` is the parameter of the
     Beta distribution of FuseMix (Vouitsis et al. 2024, arXiv 2312.10144), 0 for none: both sides of a pair are mixed
-    with those of another pair, with the same share.
+    with those of another pair, with the same share. Inputs that hold vectors of one space already (two towers of CLIP)
+    keep them beside what is learned, as `mmdata align` does.
     """
 
     main = "mean R@10"
@@ -45,8 +51,10 @@ class Align(nn.Module):
     ) -> None:
         super().__init__()
         self.between, self.fusemix = sorted(between), fusemix
+        self.shared: dict[str, Sequence[int]] = context.facts.get("shared", {})
+        self.width = shared_width(context.facts)
         self.towers = nn.ModuleDict(
-            {name: losses.Tower(context.dim, dim, layers, context.dropout) for name in self.between}
+            {name: losses.Tower(context.dim, dim, layers, context.dropout, self.width) for name in self.between}
         )
         self.contrast = losses.CONTRASTS[loss]()
 
@@ -56,16 +64,23 @@ class Align(nn.Module):
             rows = torch.nonzero(state.present[one] & state.present[other])[:, 0]
             if len(rows) < 2:
                 continue
-            x, y, group = state.pooled(one)[rows], state.pooled(other)[rows], target[rows]
+            x, y, group = self._features(state, one)[rows], self._features(state, other)[rows], target[rows]
             if self.fusemix:
                 x, y, group = losses.fusemix(x, y, self.fusemix)
             total = total + self.contrast(self.towers[one](x), self.towers[other](y), group)
         return total / len(list(combinations(self.between, 2)))
 
     def outputs(self, state: State) -> dict[str, Tensor]:
-        found = {name: self.towers[name](state.pooled(name)) for name in self.between}
+        found = {name: self.towers[name](self._features(state, name)) for name in self.between}
         # a row that lacks an input has no place in the space
         return {name: torch.where(state.present[name][:, None], found[name], torch.nan) for name in self.between}
+
+    def _features(self, state: State, name: str) -> Tensor:
+        """What a tower takes: the token of an input, and what it holds of the space that inputs share."""
+        pooled = state.pooled(name)
+        if name in self.shared:
+            return torch.cat([pooled, state.standard[name][:, slice(*self.shared[name])]], dim=1)
+        return torch.cat([pooled, pooled.new_zeros(len(pooled), self.width)], dim=1) if self.width else pooled
 
     def scores(self, outputs: Outputs, target: NDArray[Any]) -> dict[str, float]:
         return metrics.alignment({name: outputs[name] for name in self.between if name in outputs}, target)
@@ -106,9 +121,12 @@ class Match(nn.Module):
         return losses.masked_bce(torch.cat([right, wrong]), truth)
 
     def outputs(self, state: State) -> dict[str, Tensor]:
-        count = len(state.fused)
-        own = torch.arange(count, device=state.fused.device)
-        return {"probability": self._mixed(state, own).sigmoid(), "mixed": self._mixed(state, own.roll(1)).sigmoid()}
+        own = torch.arange(len(state.fused), device=state.fused.device)
+        first, second = state.present[self.first], state.present[self.second]
+        return {
+            name: torch.where(first & second[partner], self._mixed(state, partner).sigmoid(), torch.nan)
+            for name, partner in (("probability", own), ("mixed", own.roll(1)))
+        }
 
     def scores(self, outputs: Outputs, target: NDArray[Any]) -> dict[str, float]:
         return metrics.separation(outputs["probability"], outputs["mixed"])
@@ -117,4 +135,4 @@ class Match(nn.Module):
         return of_drawn_rows(self.scores, self.main, outputs, target)
 
     def columns(self, outputs: Outputs) -> dict[str, pa.Array]:
-        return {"probability": pa.array(outputs["probability"])}
+        return {"probability": pa.array(outputs["probability"], from_pandas=True)}  # no number where one is missing
