@@ -102,7 +102,10 @@ def show_evaluation(result: Evaluation) -> None:
         emit(f"  {name}: {count} rows of {result.part} are of a class that training has not; they are left out")
     for left, found in result.missing.items():
         emit(f"  without {left}: {_plain(found)}")
-    emit(f"  {_plain(result.figures)}\n  in {result.where}")
+    for task in dict.fromkeys(name.partition("/")[0] for name in result.figures):
+        own = {name.partition("/")[2]: value for name, value in result.figures.items() if name.startswith(f"{task}/")}
+        emit(f"  {task}: {_plain(own)}")
+    emit(f"  in {result.where}")
 
 
 def show_hits(title: str, hits: Sequence[Hit]) -> None:

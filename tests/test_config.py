@@ -305,6 +305,7 @@ RECIPES = {
     "stamps/pretrain.yaml": TrainConfig,
     "stamps/transfer.yaml": SweepConfig,
     "stamps/end_to_end.yaml": EndToEndConfig,
+    "stamps/space.yaml": TrainConfig,
     "mfeat/digit.yaml": TrainConfig,
     "stamps/category.yaml": TrainConfig,
     "vision_language/extract.yaml": ExtractConfig,

@@ -113,15 +113,22 @@ def test_what_inputs_share_before_is_kept_beside_what_is_learned_of_few_pairs() 
     noise = 0.5 * random.normal(size=(2, 600, 12))
     views = {"image": np.concatenate([random.normal(size=(600, 30)), shared + noise[0]], 1), "text": shared + noise[1]}
     pack, parts = memory_pack(views), {Part.TRAIN: np.arange(100), Part.VALIDATION: np.arange(100, 200)}
-    found = []
-    for facts in ({}, {"shared": {"image": [30, 42], "text": [0, 12]}}):
+    found, shares = [], []
+    for facts in (
+        {},
+        {"shared": {"image": [0, 12], "text": [0, 12]}},
+        {"shared": {"image": [30, 42], "text": [0, 12]}},
+    ):
         options = {"between": ["image", "text"], "dim": 16}
         model = model_of(pack, "linear", {"common": TaskFacts("align", 1.0, options, facts)})
         feed = Feed(pack, {"common": torch.arange(600)}, HERE)
         fit_standardiser(model, feed, torch.arange(100))
         train(model, feed, parts, Recipe("common/mean R@10", epochs=10, batch=50, lr=4e-3), Nowhere())
         found.append(figures(model, feed, torch.arange(200, 600))["common/text to image R@1"])
-    assert found[1] > found[0] + 0.2
+        shares.append(float(model.tasks["common"].share))
+    assert found[2] > found[0] + 0.2
+    assert found[1] > found[0] - 0.05  # columns that say nothing get no weight
+    assert shares[1] < shares[2]
     assert output_dims(model.architecture) == {"image": 28, "text": 28}
 
 

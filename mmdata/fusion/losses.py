@@ -22,15 +22,10 @@ def masked_bce(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class Tower(nn.Module):
-    """One side of an alignment: residual MLPs, then unit vectors of the common space, `(n, dim)`.
+    """One side of an alignment: residual MLPs, then unit vectors `(n, dim)` of the common space."""
 
-    With `shared` columns, which come behind the `dim_in`, those are vectors of a space that the sides had in common
-    before: they are kept beside what is learned, with a weight, and what comes out is `(n, dim + shared)`.
-    """
-
-    def __init__(self, dim_in: int, dim: int, layers: int, dropout: float, shared: int = 0) -> None:
+    def __init__(self, dim_in: int, dim: int, layers: int, dropout: float) -> None:
         super().__init__()
-        self.dim_in = dim_in
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.LayerNorm(dim_in),
@@ -43,16 +38,11 @@ class Tower(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(dim_in, dim)
-        self.share = nn.Parameter(torch.ones(())) if shared else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x, before = x[:, : self.dim_in], x[:, self.dim_in :]
         for block in self.blocks:
             x = x + block(x)
-        fitted = functional.normalize(self.out(self.dropout(x)), dim=-1)
-        if self.share is None:
-            return fitted
-        return functional.normalize(torch.cat([fitted, self.share * functional.normalize(before, dim=-1)], 1), dim=-1)
+        return functional.normalize(self.out(self.dropout(x)), dim=-1)
 
 
 class InfoNce(nn.Module):

@@ -31,8 +31,8 @@ def report(title: str, facts: Mapping[str, Any], pictures: Sequence[str]) -> str
     for name in sorted({*facts["beside"], *facts["classes"]}):
         lines += [f"## {name}", ""]
         if told := facts["beside"].get(name):
-            lines += [f"On {told['rows']} rows with a label: {_said(told['verdict'])}.", "", *_standings(told), ""]
-            lines += [*_table("", told["figures"]), ""]
+            lines += [f"On {told['rows']} rows: {_said(told['verdict'])}.", "", *_standings(told), ""]
+            lines += [*_table("figure", _turned(told["figures"])), ""]
         if count := facts["strange"].get(name):
             lines += [f"{count} rows are of a class that training has not; they are left out.", ""]
         mine = [f"![{picture}]({picture})" for picture, task in own.items() if task == name]
@@ -71,6 +71,12 @@ def _standings(told: Mapping[str, Any]) -> list[str]:
 
 def _said(verdict: str) -> str:
     return verdict if verdict.startswith("there is no") else f"this head {verdict}"
+
+
+def _turned(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """A row a figure, a column a predictor."""
+    names = next(iter(found.values()))
+    return {name: {who: values[name] for who, values in found.items() if name in values} for name in names}
 
 
 def _table(first: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -21,7 +21,7 @@ from mmdata.fusion.losses import Balance
 from mmdata.fusion.metrics import better
 from mmdata.fusion.model import FusionModel, mean_and_scale
 from mmdata.fusion.splits import Part, Parts
-from mmdata.fusion.tasks import Outputs
+from mmdata.fusion.tasks import Align, Outputs
 
 START_ROWS = 4096  # training rows from which the first loss of each task is taken
 Watch = Callable[[dict[str, Any]], None]
@@ -143,7 +143,16 @@ def train(
         keeper.save(run)
         point("train.epoch")
     model.load_state_dict(run.best)
+    _settle(model, feed, torch.from_numpy(parts[Part.VALIDATION]))
     return run
+
+
+def _settle(model: FusionModel, feed: Feed, validation: Tensor) -> None:
+    """What tasks choose by validation when all is learned."""
+    found = collect(model, feed, validation)
+    for name, task in model.tasks.items():
+        if isinstance(task, Align):
+            task.settle(*found[name])
 
 
 def _start(model: FusionModel, feed: Feed, rows: Tensor, recipe: Recipe) -> Run:

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from mmdata.fusion import losses, metrics
 from mmdata.fusion.tasks.task import (
@@ -21,6 +23,14 @@ from mmdata.fusion.tasks.task import (
     of_means,
 )
 
+SHARES = (0.0, 0.5, 0.7, 1.0)  # weights of what inputs share before, against what is learned
+
+
+def _weighted(rows: NDArray[np.floating], dim: int, factor: float) -> NDArray[np.floating]:
+    """Unit rows whose columns from `dim` on have another weight."""
+    turned = np.concatenate([rows[:, :dim], factor * rows[:, dim:]], axis=1)
+    return np.asarray(turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), losses.SMALL))
+
 
 def shared_width(facts: Mapping[str, Any]) -> int:
     """Dimensions of the space that inputs of an align task share before it learns; 0 where they do not."""
@@ -33,12 +43,14 @@ class Align(nn.Module):
     `loss` is infonce (CLIP, Radford et al. 2021) or siglip (Zhai et al. 2023); `fusemix` is the parameter of the
     Beta distribution of FuseMix (Vouitsis et al. 2024, arXiv 2312.10144), 0 for none: both sides of a pair are mixed
     with those of another pair, with the same share. Inputs that hold vectors of one space already (two towers of CLIP)
-    keep them beside what is learned, as `mmdata align` does.
+    keep them beside what is learned, with a weight that validation chooses, as `mmdata align` does; no loss sees them,
+    for what is learned would then fill their gaps on the training pairs and not elsewhere.
     """
 
     main = "mean R@10"
     learn = staticmethod(learn_nothing)
     encode = staticmethod(encode_groups)
+    share: Tensor
 
     def __init__(
         self,
@@ -50,11 +62,12 @@ class Align(nn.Module):
         fusemix: float = 1.0,
     ) -> None:
         super().__init__()
-        self.between, self.fusemix = sorted(between), fusemix
+        self.between, self.fusemix, self.dim = sorted(between), fusemix, dim
         self.shared: dict[str, Sequence[int]] = context.facts.get("shared", {})
         self.width = shared_width(context.facts)
+        self.register_buffer("share", torch.tensor(SHARES[-1]))
         self.towers = nn.ModuleDict(
-            {name: losses.Tower(context.dim, dim, layers, context.dropout, self.width) for name in self.between}
+            {name: losses.Tower(context.dim, dim, layers, context.dropout) for name in self.between}
         )
         self.contrast = losses.CONTRASTS[loss]()
 
@@ -64,23 +77,37 @@ class Align(nn.Module):
             rows = torch.nonzero(state.present[one] & state.present[other])[:, 0]
             if len(rows) < 2:
                 continue
-            x, y, group = self._features(state, one)[rows], self._features(state, other)[rows], target[rows]
+            x, y, group = state.pooled(one)[rows], state.pooled(other)[rows], target[rows]
             if self.fusemix:
                 x, y, group = losses.fusemix(x, y, self.fusemix)
             total = total + self.contrast(self.towers[one](x), self.towers[other](y), group)
         return total / len(list(combinations(self.between, 2)))
 
     def outputs(self, state: State) -> dict[str, Tensor]:
-        found = {name: self.towers[name](self._features(state, name)) for name in self.between}
+        found = {name: self.towers[name](state.pooled(name)) for name in self.between}
+        if self.width:
+            found = {name: self._beside(fitted, state, name) for name, fitted in found.items()}
         # a row that lacks an input has no place in the space
         return {name: torch.where(state.present[name][:, None], found[name], torch.nan) for name in self.between}
 
-    def _features(self, state: State, name: str) -> Tensor:
-        """What a tower takes: the token of an input, and what it holds of the space that inputs share."""
-        pooled = state.pooled(name)
+    def _beside(self, fitted: Tensor, state: State, name: str) -> Tensor:
+        """What was learned of an input beside what it shares, which is zero where it shares nothing."""
+        before = fitted.new_zeros(len(fitted), self.width)
         if name in self.shared:
-            return torch.cat([pooled, state.standard[name][:, slice(*self.shared[name])]], dim=1)
-        return torch.cat([pooled, pooled.new_zeros(len(pooled), self.width)], dim=1) if self.width else pooled
+            before = normalize(state.standard[name][:, slice(*self.shared[name])], dim=-1)
+        return normalize(torch.cat([fitted, self.share * before], dim=1), dim=-1)
+
+    def settle(self, outputs: Outputs, target: NDArray[Any]) -> None:
+        """Choose the weight of what is shared from outputs of validation rows at the present weight."""
+        if not self.width:
+            return
+        now = float(self.share)
+
+        def found(share: float) -> float:
+            turned = {name: _weighted(rows, self.dim, share / now) for name, rows in outputs.items()}
+            return self.scores(turned, target).get(self.main, 0.0)
+
+        self.share.fill_(max(SHARES, key=found))
 
     def scores(self, outputs: Outputs, target: NDArray[Any]) -> dict[str, float]:
         return metrics.alignment({name: outputs[name] for name in self.between if name in outputs}, target)
