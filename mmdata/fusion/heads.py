@@ -21,6 +21,7 @@ from mmdata.storage.store import sha256
 from mmdata.types import EncoderCard, Modality
 
 AGAIN = "make it again: mmdata align or train ... --overwrite"
+NO_HEADS = "none yet: run mmdata align or mmdata train, or take one with --head-from DATASET"
 MODULES = {"cca": "mmdata.fusion.align", "fusion": "mmdata.fusion.trained"}
 """The module that takes a head's tensors to its towers, by kind of head."""
 
@@ -151,7 +152,7 @@ def read_head(dataset: Dataset, name: str) -> Head:
     try:
         about = dataset.store.read(f"{folder}/head.json")
     except NotFound as error:
-        there = ", ".join(dataset.names("heads")) or "none yet: run mmdata align or mmdata train"
+        there = ", ".join(dataset.names("heads")) or NO_HEADS
         raise NotFound(f"{dataset.url} has no head {name!r}; there are: {there}") from error
     data = dataset.store.read(f"{folder}/head.safetensors")
     where = dataset.store.where(folder)

@@ -54,6 +54,7 @@ class MlFlow:
     """A run of the experiment `mmdata`, where MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME do not say another."""
 
     def __init__(self, name: str, folder: Path, config: dict[str, Any]) -> None:
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for results
         self.mlflow = _package("mlflow")
         self.name, self.config, self.run = name, config, folder / "mlflow.run"
         self.started = False

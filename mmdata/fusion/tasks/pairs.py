@@ -65,7 +65,8 @@ class Align(nn.Module):
         self.between, self.fusemix, self.dim = sorted(between), fusemix, dim
         self.shared: dict[str, Sequence[int]] = context.facts.get("shared", {})
         self.width = shared_width(context.facts)
-        self.register_buffer("share", torch.tensor(SHARES[-1]))
+        if self.width:
+            self.register_buffer("share", torch.tensor(SHARES[-1]))
         self.towers = nn.ModuleDict(
             {name: losses.Tower(context.dim, dim, layers, context.dropout) for name in self.between}
         )
