@@ -32,7 +32,7 @@ test: venv
 	$(RUN) pytest -n 2 --dist loadfile
 
 test-all: venv
-	$(RUN) pytest -n 2 --dist loadfile -m "not gpu and not real"
+	$(RUN) pytest -n 2 --dist loadfile -m "not gpu and not real" --durations 25
 
 test-again: venv
 	$(RUN) pytest --last-failed --last-failed-no-failures none -m "not gpu and not real"

@@ -24,7 +24,7 @@ TIMEOUT = "10m"  # of a whole request: 256 MB at half a megabyte a second
 CLIENT = ("timeout", "read_timeout", "connect_timeout", "allow_http", "allow_invalid_certificates", "proxy_url")
 PREFIXES = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", "az": "AZURE", "abfs": "AZURE", "abfss": "AZURE"}
 PAUSES = (0.2, 0.4, 0.8)  # seconds between tries that end without an answer
-ANSWERED = "Server returned"  # obstore has repeated such a request already
+REPEATED = re.compile(r"Server returned|, after (\d+) retries, max_retries: \1,")  # obstore has given up then
 ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 NO_ACCESS = ("403 Forbidden", "401 Unauthorized", "169.254.169.254", "metadata.google.internal", "ACCOUNT_KEY")
@@ -127,12 +127,12 @@ def put_new(store: Any, path: str, data: Any) -> bool:
 
 
 def repeat(request: Callable[[], Result]) -> Result:
-    """A request that may be made twice. obstore repeats none that changes something and ends without an answer."""
+    """A request that may be made twice. obstore repeats none that changes something, and none whose answer is cut."""
     for pause in PAUSES:
         try:
             return request()
         except GenericError as error:
-            if ANSWERED in str(error):
+            if REPEATED.search(str(error)):
                 raise
         time.sleep(pause)
     return request()

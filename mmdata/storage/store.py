@@ -148,7 +148,7 @@ class Store:
         point("store.replace")
         tear("store.replace.torn", len(data))
         with translated(self.where(path)):
-            obstore.put(self._sending(len(data)), path, memoryview(data), mode="overwrite")
+            repeat(lambda: obstore.put(self._sending(len(data)), path, memoryview(data), mode="overwrite"))
         point("store.replaced")
 
     def read(self, path: str) -> bytes:
@@ -157,7 +157,7 @@ class Store:
             if self.local is not None:
                 with open(os.path.join(self.url, path), "rb") as file:  # noqa: PTH118, PTH123  a Path costs more than a read
                     return file.read()
-            return bytes(obstore.get(self._reading(), path).bytes())
+            return repeat(lambda: bytes(obstore.get(self._reading(), path).bytes()))
 
     def read_range(self, path: str, start: int, size: int) -> memoryview:
         """`size` bytes from `start`; StorageError when the file is shorter."""
@@ -171,7 +171,7 @@ class Store:
 
     def _range(self, path: str, start: int, size: int) -> Any:
         if self.local is None:
-            return obstore.get_range(self._reading(), path, start=start, length=size)
+            return repeat(lambda: obstore.get_range(self._reading(), path, start=start, length=size))
         with (self.local / path).open("rb") as file:
             file.seek(start)
             return file.read(size)
@@ -181,7 +181,7 @@ class Store:
         with translated(self.where(path)):
             if self.local is not None:
                 return (self.local / path).open("rb")
-            size = obstore.head(self._reading(), path)["size"]
+            size = repeat(lambda: obstore.head(self._reading(), path))["size"]
         ranges = Ranges(lambda start, count: self.read_range(path, start, count), size)
         return cast(BinaryIO, io.BufferedReader(ranges, READ_AHEAD))
 
@@ -191,7 +191,7 @@ class Store:
             with translated(self.where(path)):
                 if self.local is not None:
                     return _local_info(path, os.stat(os.path.join(self.url, path)))  # noqa: PTH116, PTH118
-                return _info(obstore.head(self._reading(), path))
+                return _info(repeat(lambda: obstore.head(self._reading(), path)))
         except NotFound:
             return None
 
