@@ -105,7 +105,7 @@ def test_a_dry_run_says_what_would_be_trained_on(tmp_path: Path) -> None:
     assert plan["labels"]["kind"] == {"train": 160, "validation": 160}
     assert plan["classes"] == {"kind": 3}
     assert plan["fusion"] == "concat_mlp"
-    assert plan["monitor"] == "kind/accuracy"
+    assert plan["monitor"] == "tasks/mean"
     assert plan["features"].startswith("resident: 0.0 MiB of features")
     assert not (tmp_path / "heads").exists()
 
@@ -179,6 +179,20 @@ def test_labels_of_test_cannot_change_a_head(tmp_path: Path) -> None:
         train_head(config_of(dataset))
         heads.append(read_head(dataset, "kinds").sha256)
     assert heads[0] == heads[1]
+
+
+def test_the_epoch_of_several_tasks_is_chosen_by_all_but_rebuilding(tmp_path: Path) -> None:
+    rebuild = {"type": "reconstruct", "alpha": {"image": 0.1}}
+    dataset = dataset_of(tmp_path)
+    tasks = config_of(dataset).model_dump(mode="json")["tasks"]
+    train_head(config_of(dataset, tasks=tasks | {"rebuild": rebuild}))
+    metrics = read_metrics(dataset, "kinds")
+    means = [epoch["validation"]["tasks/mean"] for epoch in metrics["history"]]
+    first = metrics["history"][0]["validation"]
+    assert means[0] == pytest.approx((first["kind/accuracy"] + first["size/r2"]) / 2)
+    assert metrics["best_epoch"] == int(np.argmax(means))
+    alone = config_of(dataset, tasks={"rebuild": rebuild, "kind": tasks["kind"]})
+    assert describe_training(alone)["monitor"] == "kind/accuracy"
 
 
 def test_another_config_under_the_same_name_is_refused(tmp_path: Path) -> None:

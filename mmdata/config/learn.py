@@ -107,7 +107,9 @@ TaskConfig = Annotated[
 class RecipeConfig(Model):
     """How to train."""
 
-    monitor: str | None = Field(None, description="TASK/FIGURE on validation; default: the main one of the first task")
+    monitor: str | None = Field(
+        None, description="TASK/FIGURE on validation; default: the main one of the task, or tasks/mean"
+    )
     epochs: int = Field(40, gt=0)
     batch: int = Field(256, gt=0, description="rows")
     lr: float = Field(1e-3, gt=0)

@@ -17,7 +17,7 @@ from mmdata.fusion.model import FusionModel
 from mmdata.fusion.splits import Part
 from mmdata.fusion.tasks import TASKS
 from mmdata.fusion.trackers import forget, tracking
-from mmdata.fusion.train import ALONE, Crew, Recipe, Run, Watch, figures, fit_standardiser, train
+from mmdata.fusion.train import ALONE, MEAN, Crew, Recipe, Run, Watch, figures, fit_standardiser, judged, train
 from mmdata.fusion.trained import output_dims, tensors_of
 from mmdata.stages import Summary
 from mmdata.stages.compare import comparison
@@ -141,10 +141,11 @@ def _take_over(model: FusionModel, head: Head, freeze: str, one: Lesson) -> None
 
 
 def recipe_of(config: TrainConfig) -> Recipe:
-    """The recipe of a config, with the figure that is watched when none is named."""
-    first, task = next(iter(config.tasks.items()))
+    """The recipe of a config; where it names no figure to watch, the main one of its task, or the mean of several."""
     options = config.train.model_dump()
-    return Recipe(**options | {"monitor": options["monitor"] or f"{first}/{TASKS[task.type].main}"})
+    tasks = judged({name: (task.type, task.weight) for name, task in config.tasks.items()})
+    watched = MEAN if len(tasks) > 1 else f"{tasks[0]}/{TASKS[config.tasks[tasks[0]].type].main}"
+    return Recipe(**options | {"monitor": options["monitor"] or watched})
 
 
 def _head(config: TrainConfig, one: Lesson, model: FusionModel, made_from: dict[str, Any]) -> Head:
