@@ -156,6 +156,17 @@ def test_a_head_that_does_not_beat_its_baseline_says_so(tmp_path: Path) -> None:
     assert found.beside["kind"]["verdict"].startswith("does NOT beat the best baseline")
 
 
+def test_the_same_seed_gives_the_same_weights_report_and_pictures(tmp_path: Path) -> None:
+    dataset, found = dataset_of(tmp_path), []
+    for _ in range(2):
+        train_head(config_of(dataset, train={"epochs": 2, "batch": 32}, overwrite=True))
+        evaluate(EvaluateConfig(dataset=dataset.url, head="kinds"))
+        files = [path for path in (tmp_path / "heads/kinds").iterdir() if path.is_file() and path.name != "head.json"]
+        found.append({path.name: path.read_bytes() for path in files})  # head.json proves the logs, which hold the time
+    assert {"head.safetensors", "metrics.json", "report.md", "kind.confusion.png"} < found[0].keys()
+    assert found[0] == found[1]
+
+
 def test_a_class_that_training_has_not_is_left_out_and_counted(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path)
     part = ["train", "validation", "test"]
