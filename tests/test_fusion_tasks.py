@@ -199,6 +199,15 @@ def test_figures_of_a_hand_computed_classification() -> None:
     assert found["ece"] == pytest.approx((0.2 + 0.6 + 0.3) / 3)
 
 
+def test_figures_of_a_hand_computed_alignment() -> None:
+    one, other = np.eye(3), np.eye(3)[[0, 2, 1]]  # the second and the third row are exchanged: rank 3, for ties count
+    found = metrics.alignment({"a": one, "b": other}, np.arange(3))
+    assert found["a to b R@1"] == found["b to a R@1"] == pytest.approx(1 / 3)
+    assert found["a to b median rank"] == 3
+    assert found["mean reciprocal rank"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+    assert found["mean R@10"] == 1
+
+
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     covered = []

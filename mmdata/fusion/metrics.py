@@ -101,16 +101,21 @@ def regression(value: Rows, target: Rows) -> dict[str, float]:
 
 
 def alignment(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[str, float]:
-    """R@1, R@5, R@10 and the median rank of every direction between `(n, dim)` sides, and the mean R@10.
+    """R@1, R@5, R@10 and the median rank of every direction between `(n, dim)` sides, and over all directions the mean
+    R@10 and the mean reciprocal rank, which tells more where rows are few.
 
     A row that lacks a side has NaN there and is left out of its directions.
     """
     found: dict[str, float] = {}
-    for (one, other), before in _ranks(sides, group).items():
+    ranks = _ranks(sides, group)
+    for (one, other), before in ranks.items():
         found |= {f"{one} to {other} R@{k}": float((before < k).mean()) for k in KS}
         found[f"{one} to {other} median rank"] = float(np.median(before)) + 1
+    if not ranks:
+        return {}
     tens = [value for name, value in found.items() if name.endswith("R@10")]
-    return {"mean R@10": float(np.mean(tens)), **found} if tens else {}
+    inverse = [float((1 / (before + 1)).mean()) for before in ranks.values()]
+    return {"mean R@10": float(np.mean(tens)), "mean reciprocal rank": float(np.mean(inverse)), **found}
 
 
 def alignment_hits(sides: dict[str, Rows], group: NDArray[np.int64]) -> Rows:

@@ -106,7 +106,7 @@ class Align(nn.Module):
 
         def found(share: float) -> float:
             turned = {name: _weighted(rows, self.dim, share / now) for name, rows in outputs.items()}
-            return self.scores(turned, target).get(self.main, 0.0)
+            return self.scores(turned, target).get("mean reciprocal rank", 0.0)
 
         self.share.fill_(max(SHARES, key=found))
 
