@@ -8,6 +8,7 @@ from torch.autograd import gradcheck
 
 from mmdata.errors import ConfigError
 from mmdata.fusion import metrics
+from mmdata.fusion.baselines import MOST, to_fit
 from mmdata.fusion.feed import Batch
 from mmdata.fusion.losses import Balance, InfoNce, SigLip, fusemix, masked_bce
 from mmdata.fusion.model import Architecture, FusionModel, TaskFacts
@@ -206,6 +207,16 @@ def test_figures_of_a_hand_computed_alignment() -> None:
     assert found["a to b median rank"] == 3
     assert found["mean reciprocal rank"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
     assert found["mean R@10"] == 1
+
+
+def test_a_baseline_learns_from_the_same_twenty_thousand_labelled_rows_at_most() -> None:
+    target = np.where(np.arange(90_000) % 3, np.arange(90_000) % 5, -1)
+    chosen = to_fit(np.arange(60_000), target)
+    assert len(np.unique(chosen)) == MOST
+    assert chosen.max() < 60_000
+    assert (target[chosen] >= 0).all()
+    assert np.array_equal(chosen, to_fit(np.arange(60_000), target))
+    assert to_fit(np.array([0, 1, 2]), target).tolist() == [1, 2]
 
 
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:

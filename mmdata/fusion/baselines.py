@@ -20,8 +20,7 @@ from mmdata.fusion.splits import hash_share
 from mmdata.fusion.tasks import Align, Multiclass, Multilabel, Outputs, Regression, Task
 from mmdata.types import EncoderCard
 
-MOST = 20_000  # training rows that a baseline sees
-MOST_PAIRS = 20_000
+MOST = 20_000  # rows that a baseline learns from, and that it chooses by
 CCA_DIM = 128  # as of mmdata align
 OURS = "this head"
 FOLDS = 4
@@ -60,7 +59,7 @@ class Rows:
 
 @torch.no_grad()
 def features(model: FusionModel, feed: Feed, rows: NDArray[np.int64]) -> Rows:
-    """The features of some rows as the head's own standardisers see them."""
+    """The features of some rows, one at least, as the head's own standardisers see them."""
     model.eval()
     stems: dict[str, Any] = dict(model.stems.items())
     states = [model(batch.inputs) for batch in feed.batches(torch.from_numpy(rows), 4096)]
@@ -76,11 +75,16 @@ def features(model: FusionModel, feed: Feed, rows: NDArray[np.int64]) -> Rows:
 def baselines(task: Task, parts: Mapping[str, tuple[Rows, NDArray[Any]]]) -> dict[str, Outputs]:
     """Outputs of every baseline that the task has, for the rows of the part `asked`; `train` and `validation` fit it.
 
-    A part is its rows and the task's targets. There is none where either has no label.
+    A part is its rows and the task's targets; the two that fit hold one row at least, and all of theirs have a label.
     """
     maker: Callable[..., dict[str, Outputs]] | None = MAKERS.get(type(task))
-    taught = all(labelled(parts[role][1]).any() for role in ("train", "validation"))
-    return maker(task, **parts) if maker and taught else {}
+    return maker(task, **parts) if maker else {}
+
+
+def to_fit(rows: NDArray[np.int64], target: NDArray[Any]) -> NDArray[np.int64]:
+    """Those of the rows that have a label in `target`, the same 20,000 of them at most."""
+    found = np.random.default_rng(0).permutation(rows[labelled(target[rows])])[:MOST]
+    return np.sort(found)
 
 
 def standings(task: Task, head: Outputs, others: Mapping[str, Outputs], target: NDArray[Any]) -> list[Standing]:
@@ -116,29 +120,21 @@ def verdict(found: list[Standing]) -> str:
     return f"{how} the best baseline, {best.name} ({best.value:.3f}): {lead}"
 
 
-def _some(part: tuple[Rows, NDArray[Any]], kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    places = np.flatnonzero(kept)
-    places = np.sort(np.random.default_rng(0).permutation(places)[:MOST])
-    return places, part[1][places]
-
-
 def _multiclass(task: Multiclass, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
-    count = len(task.classes)
-    places, y = _some(train, train[1] >= 0)
-    judged, yv = _some(validation, validation[1] >= 0)
+    count, y = len(task.classes), train[1]
     share = np.bincount(y, minlength=count) / len(y)
     found: dict[str, Outputs] = {"majority": {"probability": np.tile(share, (len(asked[1]), 1))}}
     for name, (x, xv, xa) in _views(train[0], validation[0], asked[0]).items():
-        probe = fit_probe(x[places], y, xv[judged], yv, fine=False)
+        probe = fit_probe(x, y, xv, validation[1], fine=False)
         found[f"{name}, logistic regression"] = {"probability": probe.probability(xa, count)}
     return found
 
 
 def _multilabel(task: Multilabel, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
-    places, y = _some(train, ~np.isnan(train[1]).any(1))
+    y = train[1]
     found: dict[str, Outputs] = {"majority": {"probability": np.tile(y.mean(0), (len(asked[1]), 1))}}
     for name, (x, _, xa) in _views(train[0], validation[0], asked[0]).items():
-        columns = [_binary(x[places], y[:, i], xa) for i in range(y.shape[1])]
+        columns = [_binary(x, y[:, i], xa) for i in range(y.shape[1])]
         found[f"{name}, logistic regression"] = {"probability": np.stack(columns, axis=1)}
     return found
 
@@ -151,10 +147,9 @@ def _binary(x: Matrix, y: NDArray[Any], asked: Matrix) -> NDArray[Any]:
 
 
 def _regression(task: Regression, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
-    places, y = _some(train, ~np.isnan(train[1]))
     found: dict[str, Outputs] = {"mean": {"value": np.full(len(asked[1]), task.mean)}}
     for name, (x, _, xa) in _views(train[0], validation[0], asked[0]).items():
-        model = RidgeCV(alphas=RIDGES).fit(x[places], y)
+        model = RidgeCV(alphas=RIDGES).fit(x, train[1])
         found[f"{name}, ridge regression"] = {"value": model.predict(xa) * task.scale + task.mean}
     return found
 
@@ -169,7 +164,7 @@ def _align(task: Align, train: Any, validation: Any, asked: Any) -> dict[str, Ou
     rows, target = train
     found = {}
     for pair in combinations(task.between, 2):
-        both = np.flatnonzero(rows.present[pair[0]] & rows.present[pair[1]])[:MOST_PAIRS]
+        both = np.flatnonzero(rows.present[pair[0]] & rows.present[pair[1]])
         groups = [str(group) for group in target[both]]
         folds = np.array([int(FOLDS * hash_share(f"fold:{group}")) for group in groups])
         left, right = (rows.x[name][both] * rows.scale[name] for name in pair)

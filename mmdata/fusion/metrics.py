@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from mmdata.fusion.evaluate import KS, wrong_before
 
 LOWER_IS_BETTER = ("mae", "ece", "log_loss")
+COMPARED = 20_000  # rows of an alignment, since each is compared with each
 BINS = 10  # of the calibration error
 Rows = NDArray[np.floating]
 
@@ -104,7 +105,7 @@ def alignment(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[str, flo
     """R@1, R@5, R@10 and the median rank of every direction between `(n, dim)` sides, and over all directions the mean
     R@10 and the mean reciprocal rank, which tells more where rows are few.
 
-    A row that lacks a side has NaN there and is left out of its directions.
+    A row that lacks a side has NaN there and is left out of its directions; of more than 20,000 the first are compared.
     """
     found: dict[str, float] = {}
     ranks = _ranks(sides, group)
@@ -126,8 +127,8 @@ def alignment_hits(sides: dict[str, Rows], group: NDArray[np.int64]) -> Rows:
 def _ranks(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[tuple[str, str], NDArray[np.int64]]:
     found = {}
     for one, other in permutations(sides, 2):
-        kept = np.isfinite(sides[one][:, 0]) & np.isfinite(sides[other][:, 0])
-        if kept.any():
+        kept = np.flatnonzero(np.isfinite(sides[one][:, 0]) & np.isfinite(sides[other][:, 0]))[:COMPARED]
+        if len(kept):
             found[one, other] = wrong_before(sides[one][kept], sides[other][kept], group[kept])
     return found
 
