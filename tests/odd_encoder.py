@@ -31,6 +31,8 @@ class OddEncoder:
     def prepare(self, value: str) -> list[Prepared]:
         if self.way == "refuses" and "star" in value:
             raise Rejected(Reason.TOO_LONG, "a star is too long")
+        if self.way == "nothing":
+            return []
         return [Prepared(value, len(value))]
 
     def encode(self, batch: Sequence[str]) -> NDArray[np.float32]:
@@ -42,6 +44,8 @@ class OddEncoder:
         vectors = np.array(facts, np.float32).reshape(len(batch), 3)
         if self.way == "wide":
             return np.pad(vectors, ((0, 0), (0, 1)))
+        if self.way == "list":
+            return vectors.tolist()
         bad = {"nan": np.nan, "zero": 0.0, "huge": 1e6, "all-nan": np.nan}.get(self.way)
         if bad is not None:
             vectors[stars | (self.way == "all-nan")] = bad

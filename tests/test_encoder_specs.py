@@ -18,7 +18,7 @@ from tiny_models import bert, gpt2, resnet, resnet18_file, roberta, save, senten
 from tiny_sounds import clap, clip, open_clip_folder, open_clip_words, siglip, siglip2, wav2vec2, whisper
 
 from mmdata.encoders import Request, Windows, describe, encode_one, load_encoder
-from mmdata.encoders.families import STARTERS
+from mmdata.encoders.families import STARTERS, absolute
 from mmdata.errors import ConfigError, ModelError
 from mmdata.media.audio import Waveform
 from mmdata.testing import check_fidelity
@@ -338,3 +338,12 @@ def test_a_card_of_a_relative_path_holds_in_any_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert load_encoder(card).card == card
+
+
+def test_a_folder_does_not_change_what_the_name_of_a_model_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "resnet18").mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = ["timm:resnet18", "torchvision:resnet18", "open_clip:resnet18#text"]
+    assert [absolute(name) for name in names] == names

@@ -339,10 +339,20 @@ def test_a_damaged_shard_fails_alone(sharded: Dataset) -> None:
     assert list(receipts(sharded, "odd-plain")) == ["000000", "000002", "000003"]
 
 
-def test_an_encoder_of_another_length_than_its_card_is_a_model_error(sharded: Dataset) -> None:
-    with pytest.raises(ModelError, match=r"odd:wide gave \(8, 4\) for 8 inputs of dim 3"):
-        run(sharded, "odd:wide")
-    assert receipts(sharded, "odd-wide") == {}
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("wide", r"odd:wide gave \(8, 4\) for 8 inputs of dim 3; an array \(n, dim\) is due"),
+        ("list", "odd:list gave a list for 8 inputs of dim 3"),
+        ("nothing", "odd:nothing: prepare gave nothing"),
+    ],
+)
+def test_an_encoder_that_gives_what_its_card_does_not_say_is_a_model_error(
+    sharded: Dataset, way: str, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        run(sharded, f"odd:{way}")
+    assert receipts(sharded, f"odd-{way}") == {}
 
 
 def test_an_encoder_that_gives_no_number_at_all_is_a_model_error(sharded: Dataset) -> None:

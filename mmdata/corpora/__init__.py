@@ -4,7 +4,7 @@ A corpus is scanned once, by the driver, into a table with one row a sample, in 
 nothing but the source. Workers read their rows of that table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -18,6 +18,9 @@ TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 PLANNED = [("key", pa.string()), ("source", pa.string()), ("bytes", pa.int64())]
 PROBLEM = [("reason", pa.string()), ("message", pa.string())]
 """Columns of every scan: `bytes` is the size as far as it is known; `reason` marks a row that is no sample."""
+
+
+TOGETHER = 10_000  # rows of a scan that go into Arrow at once
 
 
 class Corpus(Protocol):
@@ -69,11 +72,21 @@ def repaired(row: dict[str, Any], part: str, reason: Reason, message: str) -> Re
     return Reject(row["id"], row["key"], row["source"], part, Outcome.REPAIRED, reason, message)
 
 
-def scan_table(rows: list[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> pa.Table:
-    """A scan from its rows; a key that comes twice is marked, so the second is a reject and not a second row."""
+def scan_table(rows: Iterable[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> pa.Table:
+    """A scan from its rows, which are taken one after the other: a row costs five times as much in Python as in Arrow.
+
+    A key that comes twice is marked, so the second is a reject and not a second row.
+    """
     seen: dict[str, str] = {}
+    schema = pa.schema(PLANNED + columns + PROBLEM)
+    batches, waiting = [], list[dict[str, Any]]()
     for row in rows:
         if row.get("reason") is None and seen.setdefault(row["key"], row["source"]) != row["source"]:
             row["reason"] = Reason.DUPLICATE_KEY.value
             row["message"] = f"the key is taken by {seen[row['key']]}"
-    return pa.Table.from_pylist(rows, pa.schema(PLANNED + columns + PROBLEM))
+        waiting.append(row)
+        if len(waiting) == TOGETHER:
+            batches.append(pa.RecordBatch.from_pylist(waiting, schema))
+            waiting.clear()
+    batches.append(pa.RecordBatch.from_pylist(waiting, schema))
+    return pa.Table.from_batches(batches, schema).combine_chunks()

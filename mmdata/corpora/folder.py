@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -39,13 +40,14 @@ class Folder:
                 unusable.append(_unusable(info, "this is a pipe, a socket or a device, not a file"))
             else:
                 stems.setdefault(stem, []).append((part, info))
-        rows = [row for stem, files in sorted(stems.items()) for row in _rows(stem, files)] + unusable
-        if not rows and self.store.local is not None and not self.store.local.exists():
+        rows = chain.from_iterable(_rows(stem, files) for stem, files in sorted(stems.items()))
+        table = scan_table(chain(rows, unusable), COLUMNS)
+        if not table.num_rows and self.store.local is not None and not self.store.local.exists():
             raise NotFound(f"{self.store.url} does not exist")
-        if not rows:
+        if not table.num_rows:
             there = f"{dict(ignored) or 'none'}{_hint(ignored)}"
             raise NotFound(f"{self.store.url} holds no image, audio or text files; it has: {there}")
-        return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
+        return table, dict(sorted(ignored.items()))
 
     def read(self, rows: pa.Table) -> Iterator[Sample | Reject]:
         """Reads the files of each row; one that is gone or has changed since the scan is a reject."""

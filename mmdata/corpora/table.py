@@ -2,7 +2,7 @@
 
 import codecs
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from mmdata.corpora import left_out, scan_table
+from mmdata.corpora import TOGETHER, left_out, scan_table
 from mmdata.corpora.files import check_below, matches, read_reference, suffix_of
 from mmdata.errors import ConfigError, Damage, NotFound
-from mmdata.storage.store import Store
+from mmdata.storage.store import FileInfo, Store
 from mmdata.storage.tables import BROKEN, as_json
 from mmdata.types import Modality, Part, Reason, Reject, Rejected, Sample
 
@@ -39,11 +39,11 @@ COLUMNS = [
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Some rows of a table: a row group of Parquet, or all of a text table."""
+    """Some rows of a table: a row group of Parquet, or all of a text table. `records` can be taken once."""
 
     number: int
     names: list[str]
-    records: list[dict[str, Any]]
+    records: Iterable[dict[str, Any]]
     heavy: frozenset[str]  # columns of bytes, which are not in `records`: they are read with their sample
     cell_bytes: int  # of one row
 
@@ -60,16 +60,18 @@ class Table:
         infos = [info for info in self.store.list_here() if matches(info.path, self.pattern)]
         if not infos:
             raise NotFound(f"no table matches {self.store.where(self.pattern)}")
-        rows: list[dict[str, Any]] = []
         ignored: Counter[str] = Counter()
+        table = scan_table(self._all_rows(infos, ignored), COLUMNS)
+        if not table.num_rows:
+            raise NotFound(f"{self.store.where(self.pattern)} has no rows")
+        return table, dict(sorted(ignored.items()))
+
+    def _all_rows(self, infos: list[FileInfo], ignored: Counter[str]) -> Iterator[dict[str, Any]]:
         for info in infos:
             prefix = info.path.rpartition(".")[0] + "/" if len(infos) > 1 else ""
             for group in self._groups(info.path):
                 base = {"table": info.path, "table_version": info.version, "row_group": group.number}
-                rows += self._rows(group, base, prefix, ignored)
-        if not rows:
-            raise NotFound(f"{self.store.where(self.pattern)} has no rows")
-        return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
+                yield from self._rows(group, base, prefix, ignored)
 
     def _groups(self, path: str) -> Iterator[_Group]:
         if not _is_parquet(path):
@@ -83,19 +85,19 @@ class Table:
                 meta = parquet.metadata.row_group(number)
                 light = [name for name in schema.names if name not in heavy]
                 table = _row_group(parquet, number, light, self.store.where(path))
-                records = table.to_pylist() if table.num_columns else [{}] * meta.num_rows
+                records = _records(table) if table.num_columns else [{}] * meta.num_rows
                 yield _Group(number, schema.names, records, heavy, meta.total_byte_size // max(1, meta.num_rows))
 
     def _rows(
         self, group: _Group, base: dict[str, Any], prefix: str, ignored: Counter[str]
     ) -> Iterator[dict[str, Any]]:
-        if not group.records:
+        if not group.names:
             return
         roles = _roles(group.names, group.heavy, self.columns)
-        for name in sorted(group.heavy - set(roles.values())):
-            ignored[f"column {name} (bytes)"] += len(group.records)
+        unread = [f"column {name} (bytes)" for name in sorted(group.heavy - set(roles.values()))]
         other = [n for n in group.names if n not in group.heavy and n not in roles.values()]
         for number, record in enumerate(group.records):
+            ignored.update(unread)
             key = record.get(roles.get("key", ""))
             row = base | {"row": number, "source": f"{base['table']}:{group.number}:{number}"}
             row["key"] = f"{prefix}{group.number:03d}{number:06d}" if key in (None, "") else str(key)
@@ -208,9 +210,8 @@ def _row_group(parquet: pq.ParquetFile, number: int, columns: list[str], where: 
 
 def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
     if where.lower().endswith(".jsonl"):
-        records = list(_json_lines(data, where))
-        names = list(dict.fromkeys(name for record in records for name in record))
-        return _Group(0, names, records, frozenset(), 0)
+        names = list(dict.fromkeys(name for record in _json_lines(data, where) for name in record))
+        return _Group(0, names, _json_lines(data, where), frozenset(), 0)
     _check_utf8(data, where)
     own = {*asked.values(), *(name for names in GUESSES.values() for name in names)}
     try:
@@ -224,8 +225,13 @@ def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
         )
     except pa.ArrowException as error:
         raise ConfigError(f"{where} cannot be read as a table: {error}") from error
-    records = [{n: None if v == "" else v for n, v in record.items()} for record in table.to_pylist()]
+    records = ({n: None if v == "" else v for n, v in record.items()} for record in _records(table))
     return _Group(0, table.column_names, records, frozenset(), 0)
+
+
+def _records(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=TOGETHER):
+        yield from batch.to_pylist()
 
 
 def _check_utf8(data: bytes, where: str) -> None:

@@ -202,6 +202,8 @@ def absolute(spec: str) -> str:
     if family not in FAMILIES:
         return spec
     way = "local-dir:" if model.startswith("local-dir:") else ""
+    if not way and family == "timm":
+        return spec
     if not way and family in ("open_clip", "torchvision", "torchaudio"):  # NAME/FILE
         way = f"{model.partition('/')[0]}/"
     path = Path(model.removeprefix(way))

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from mmdata.cluster import Task, in_work, threads
 from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, decode_options, load_encoder
+from mmdata.errors import ModelError
 from mmdata.media import Decoded, decode
 from mmdata.stages import Clock, timed
 from mmdata.stages.ahead import ordered_map
@@ -150,6 +151,10 @@ def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
         inputs = encoder.prepare(decoded.value)
     except Rejected as problem:
         return problem
+    if not inputs:
+        raise ModelError(
+            f"{encoder.card.spec}: prepare gave nothing; one Prepared at least is due, or Rejected is raised"
+        )
     return [replace(inputs[0], repairs=decoded.repairs + inputs[0].repairs), *inputs[1:]]
 
 

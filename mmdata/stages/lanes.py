@@ -1,10 +1,11 @@
 """Batches on their way through the encoders: formed by length, halved when memory runs out."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, TokenEncoder
 from mmdata.errors import ModelError
 from mmdata.stages import Clock
+from mmdata.types import EncoderCard
 
 SORTED = 32  # batches that are sorted by length together
 WAITING_BYTES = 64 << 20  # of inputs that wait to be sorted
@@ -103,10 +105,12 @@ class Line:
 
 
 def nbytes(data: Any) -> int:
-    """Bytes of a model input: an array, a tensor, a list of token ids, or several of those by name."""
+    """Bytes of a model input: an array, a tensor, a list of token ids, several by name, or anything else."""
     if isinstance(data, dict):
         return sum(nbytes(value) for value in data.values())
-    return int(data.nbytes) if hasattr(data, "nbytes") else 8 * len(data)
+    if hasattr(data, "nbytes"):
+        return int(data.nbytes)
+    return 8 * len(data) if isinstance(data, Sized) else getsizeof(data)
 
 
 def _encode(lanes: Lanes, encoder: Encoder, batch: list[Unit], clock: Clock) -> list[Encoded]:
@@ -138,9 +142,16 @@ def _try(encoder: Encoder, batch: list[Unit]) -> Encoded | None:
     except torch.OutOfMemoryError:
         return None
     card = encoder.card
-    if vectors.shape != (len(batch), card.dim):
-        raise ModelError(f"{card.spec} gave {vectors.shape} for {len(batch)} inputs of dim {card.dim}")
+    _check(card, len(batch), vectors, tokens)
     return Encoded(batch, vectors, [shorten(sequence, card.tokens).astype(card.dtype) for sequence in tokens])
+
+
+def _check(card: EncoderCard, count: int, vectors: Any, tokens: Any) -> None:
+    shape = getattr(vectors, "shape", f"a {type(vectors).__name__}")
+    if shape != (count, card.dim):
+        raise ModelError(f"{card.spec} gave {shape} for {count} inputs of dim {card.dim}; an array (n, dim) is due")
+    if card.tokens and [sequence.shape[1:] for sequence in tokens] != [(card.token_dim,)] * count:
+        raise ModelError(f"{card.spec} gave no {count} token arrays (length, {card.token_dim}) for {count} inputs")
 
 
 def _tokens_of(encoder: Encoder) -> Callable[[Sequence[Any]], tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:

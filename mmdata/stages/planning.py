@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mmdata.cluster import Resources
 from mmdata.corpora import open_corpus
@@ -21,15 +22,11 @@ from mmdata.types import Modality, Reason
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan that is not written yet, its table, and the first row of each shard."""
+    """A plan that is not written yet."""
 
     plan: Plan
     table: pa.Table
-    starts: list[int]
-
-    @property
-    def data(self) -> bytes:
-        return plan_table(self.table, self.starts)
+    data: bytes  # of `table`, as it is stored
 
 
 def planned(
@@ -41,12 +38,13 @@ def planned(
     point("plan.scanned")
     if options["shuffle"] is not None:
         table = table.take(np.random.default_rng(options["shuffle"]).permutation(table.num_rows))
-    table = table.add_column(0, "id", pa.array(range(table.num_rows), pa.int64()))
+    table = table.add_column(0, "id", pa.array(np.arange(table.num_rows, dtype=np.int64)))
     if options["dedup"] == "exact":
         wanted = tuple(Modality(name) for name in options["modalities"])
         before = _marked_before(dataset, found, table)
         table = mark_duplicates(table, open_source, wanted, resources) if before is None else before
-    starts = _starts(table["bytes"].to_pylist(), options["samples_per_shard"], options["shard_size"])
+    starts = _starts(table["bytes"].to_numpy(), options["samples_per_shard"], options["shard_size"])
+    data = plan_table(table, starts)
     plan = Plan(
         source=source,
         kind=kind,
@@ -54,9 +52,9 @@ def planned(
         samples=table.num_rows,
         shards=len(starts),
         ignored=ignored,
-        sha256=sha256(plan_table(table, starts)),
+        sha256=sha256(data),
     )
-    return Planned(plan, table, starts)
+    return Planned(plan, table, data)
 
 
 def _marked_before(dataset: Dataset, found: Plan | None, table: pa.Table) -> pa.Table | None:
@@ -75,10 +73,10 @@ def _marked_before(dataset: Dataset, found: Plan | None, table: pa.Table) -> pa.
     return marked if unmarked.equals(table) else None
 
 
-def _starts(sizes: list[int], samples: int, limit: int) -> list[int]:
+def _starts(sizes: NDArray[np.int64], samples: int, limit: int) -> list[int]:
     """First rows of the shards: a shard ends before `samples` samples or `limit` bytes are passed."""
     starts, count, total = [0], 0, 0
-    for row, size in enumerate(sizes):
+    for row, size in enumerate(map(int, sizes)):
         if count and (count == samples or total + size > limit):
             starts.append(row)
             count = total = 0

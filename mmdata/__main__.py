@@ -1,0 +1,5 @@
+"""`python -m mmdata` is the command `mmdata`."""
+
+from mmdata.cli import main
+
+main()
