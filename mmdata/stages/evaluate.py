@@ -83,6 +83,8 @@ def _lesson(config: TrainConfig, head: Head, part: Part) -> Lesson:
 
 def _strange(config: TrainConfig, one: Lesson, part: Part) -> dict[str, int]:
     """How many rows each task leaves out because training has not their class."""
+    if part is Part.TRAIN:
+        return {}  # a label that is not among the shots is no stranger
     tasks = {name: task for name, task in config.tasks.items() if isinstance(task, MulticlassConfig)}
     targets = {name: one.targets[name].numpy() for name in tasks}
     counts = {name: strangers(one.rows, task.column, targets[name], one.parts[part]) for name, task in tasks.items()}
