@@ -42,13 +42,17 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `mmdata evaluate` says; `missing` has the figures for inputs left out, by their names."""
+    """What `mmdata evaluate` says; `missing` has the figures for inputs left out, by their names.
+
+    `strange` has the rows of a task that were left out because training has not their class.
+    """
 
     head: str
     part: str
     rows: int
     figures: dict[str, float]
     beside: dict[str, Any]
+    strange: dict[str, int]
     missing: dict[str, dict[str, float]]
     where: str
 
