@@ -15,7 +15,9 @@ A message names the thing and the remedy, or both sides of a mismatch. A single 
 the run: it is a `mmdata.types.Rejected`, which a stage turns into a counted row of the rejects report.
 """
 
+import traceback
 from collections.abc import Mapping
+from enum import Enum
 
 
 class MMDataError(Exception):
@@ -63,5 +65,16 @@ class Damage(MMDataError):
 def conflict(what: str, found: Mapping[str, object], wanted: Mapping[str, object], remedy: str) -> Conflict:
     """A `Conflict` whose message lists the differing fields side by side."""
     names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-    rows = [f"  {name}: there {found.get(name)!r}, asked {wanted.get(name)!r}" for name in names]
+    rows = [f"  {name}: there {_plain(found.get(name))}, asked {_plain(wanted.get(name))}" for name in names]
     return Conflict("\n".join([f"{what} was made from something else:", *rows, remedy]))
+
+
+def _plain(value: object) -> str:
+    return repr(value.value if isinstance(value, Enum) else value)
+
+
+def told(error: BaseException) -> str:
+    """An error of code that is not ours: its kind, what it says, and the file and line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

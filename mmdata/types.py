@@ -49,6 +49,7 @@ class Reason(StrEnum):
     SOURCE_MISSING = "source_missing"
     SOURCE_CHANGED = "source_changed"
     DAMAGED = "damaged"  # a stretch of a tar that cannot be read
+    ENCODE_FAILED = "encode_failed"
     OOM = "oom"
     CRASH = "crash"
     TIMEOUT = "timeout"

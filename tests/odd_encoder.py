@@ -3,7 +3,8 @@
 The folder mmdata_test_encoders-1.0.dist-info beside this file is what an installed package has there: its entry point.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,15 @@ from mmdata.encoders import Prepared, Request
 from mmdata.types import EncoderCard, Modality, Reason, Rejected
 
 batches: list[int] = []  # how many texts each call that ended well had
+
+
+WRONG: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+    "wide": lambda vectors: np.pad(vectors, ((0, 0), (0, 1))),
+    "list": lambda vectors: vectors.tolist(),
+    "complex": lambda vectors: vectors + 1j,
+    "raises": lambda vectors: {}["no such word"],
+}
+"""What an encoder may give in place of vectors."""
 
 
 class OddEncoder:
@@ -33,6 +43,12 @@ class OddEncoder:
             raise Rejected(Reason.TOO_LONG, "a star is too long")
         if self.way == "no-memory-to-prepare" and "star" in value:
             raise MemoryError
+        if self.way == "breaks" and "star" in value:
+            return [Prepared(value, {}["star"])]
+        if self.way == "leaves" and "star" in value:
+            raise SystemExit(3)
+        if self.way == "raw":
+            return [value]
         if self.way == "nothing":
             return []
         return [Prepared(value, len(value))]
@@ -48,10 +64,8 @@ class OddEncoder:
         batches.append(len(batch))
         facts = [(len(text), len(text.split()), ord(text[0])) for text in batch]
         vectors = np.array(facts, np.float32).reshape(len(batch), 3)
-        if self.way == "wide":
-            return np.pad(vectors, ((0, 0), (0, 1)))
-        if self.way == "list":
-            return vectors.tolist()
+        if self.way in WRONG:
+            return WRONG[self.way](vectors)
         bad = {"nan": np.nan, "zero": 0.0, "huge": 1e6, "all-nan": np.nan}.get(self.way)
         if bad is not None:
             vectors[stars | (self.way == "all-nan")] = bad

@@ -340,6 +340,41 @@ def test_a_card_of_a_relative_path_holds_in_any_folder(
     assert load_encoder(card).card == card
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("class X:\n  describe = staticmethod(lambda *_: {})", r"mine:X: describe gave \{\}; an EncoderCard"),
+        (
+            "class X:\n  describe = staticmethod(lambda *_: 1 / 0)",
+            "cannot be described: ZeroDivisionError: .*mine.py:2",
+        ),
+        ("class X(", "mine:X cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_class_that_is_wrong_is_a_model_error_that_says_where(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(ModelError, match=message):
+        describe("mine:X")
+
+
+def test_a_module_that_is_not_there_and_a_near_name_are_said() -> None:
+    with pytest.raises(ConfigError, match="no encoder 'nowhere:X': no family and no module nowhere; there are"):
+        describe("nowhere:X")
+    with pytest.raises(ConfigError, match="no encoder 'mini-lm'; did you mean 'minilm'"):
+        describe("mini-lm")
+
+
+def test_a_model_of_pictures_without_its_preprocessing_is_not_taken_for_text(tmp_path: Path) -> None:
+    folder = save(vit, tmp_path)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match=r"no preprocessor_config.json, .* with num_channels in its config"):
+        describe(f"hf:{folder}")
+
+
 def test_a_folder_does_not_change_what_the_name_of_a_model_means(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -257,3 +257,24 @@ def test_other_weights_give_another_fingerprint_and_the_old_card_is_refused(case
     assert after.dim == before.dim
     with pytest.raises(ModelError, match=f"{after.weights_sha256[:12]}, its card says {before.weights_sha256[:12]}"):
         load_encoder(before)
+
+
+IN_FOLDERS = [case for case in ONE_A_SPEC if "local-dir:" in case.spec or case.spec.startswith(("hf:", "sentence"))]
+
+
+@pytest.mark.parametrize("case", IN_FOLDERS, ids=str)
+def test_another_setting_or_vocabulary_beside_the_same_weights_is_another_model(case: Case, tmp_path: Path) -> None:
+    folder = save(case.model, tmp_path)
+    before = describe(case.spec.format(folder))
+    inside = Path(case.spec.format(folder).partition(":")[2].removeprefix("local-dir:").partition("#")[0])
+    settings = sorted(path for path in inside.rglob("*") if path.suffix in (".json", ".txt", ".model"))
+    assert settings
+    for path in settings:
+        data = path.read_bytes()
+        path.write_bytes(data + b"\n")
+        after = describe(case.spec.format(folder))
+        assert (after.fingerprint != before.fingerprint, after.space != before.space) == (True, True), path
+        with pytest.raises(ModelError, match="has changed: its sha256 is"):
+            load_encoder(before)
+        path.write_bytes(data)
+    assert describe(case.spec.format(folder)).fingerprint == before.fingerprint

@@ -342,9 +342,12 @@ def test_a_damaged_shard_fails_alone(sharded: Dataset) -> None:
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("wide", r"odd:wide gave \(8, 4\) for 8 inputs of dim 3; an array \(n, dim\) is due"),
+        ("wide", r"odd:wide gave \(8, 4\) for 8 inputs of dim 3; floats \(n, dim\) are due"),
         ("list", "odd:list gave a list for 8 inputs of dim 3"),
-        ("nothing", "odd:nothing: prepare gave nothing"),
+        ("complex", "odd:complex gave .* floats"),
+        ("nothing", r"odd:nothing: prepare gave \[\]; one Prepared or more, in a list, is due"),
+        ("raw", "odd:raw: prepare gave .* is due"),
+        ("raises", "odd:raises failed over 8 inputs: KeyError: 'no such word', at .*odd_encoder.py:[0-9]+"),
     ],
 )
 def test_an_encoder_that_gives_what_its_card_does_not_say_is_a_model_error(
@@ -371,6 +374,8 @@ LEFT_OUT = {
     "no-memory-to-encode": Reason.OOM,
     "torch-has-no-memory": Reason.OOM,
     "refuses": Reason.TOO_LONG,
+    "breaks": Reason.ENCODE_FAILED,
+    "leaves": Reason.ENCODE_FAILED,
 }
 
 
@@ -399,6 +404,13 @@ def test_what_overflows_float16_is_kept_in_float32(sharded: Dataset) -> None:
 def test_too_many_rejects_end_the_run(sharded: Dataset) -> None:
     with pytest.raises(TooManyRejects, match=r"more than --max-reject-rate 0.05 allows: \d+ zero_norm"):
         run(sharded, "odd:zero")
+
+
+def test_the_rate_of_rejects_is_that_of_each_set_by_itself(sharded: Dataset) -> None:
+    rate = len(stars(sharded)) / 60
+    with pytest.raises(TooManyRejects, match=rf"{len(stars(sharded))} of 60 samples are left out"):
+        run(sharded, "odd:zero", "odd:plain", max_reject_rate=0.9 * rate)
+    assert run(sharded, "odd:zero", "odd:plain", max_reject_rate=rate).shards_before == 4
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(sharded: Dataset) -> None:

@@ -48,7 +48,7 @@ def end(job: Job, rate: float = 0.05) -> tuple[MMDataError, list[tuple[int, int,
 def test_a_summary_adds_up_what_was_there_and_what_is_new() -> None:
     seen: list[tuple[str, int, int, int]] = []
     work = job({"000001": receipt("000001", empty=2), "000002": receipt("000002")}, done=(receipt("000000", oom=1),))
-    summary = run_job(work, HERE, 0.05, lambda *what: seen.append(what))
+    summary = run_job(work, HERE, 0.1, lambda *what: seen.append(what))
     assert isinstance(summary, Summary)
     assert (summary.shards, summary.shards_before) == (3, 1)
     assert (summary.rows_in, summary.rows_out, summary.rows_now) == (30, 27, 18)
@@ -121,8 +121,8 @@ def test_too_many_rejects_end_the_run_as_soon_as_the_rate_is_bound_to_be_above()
 
 def test_rejects_of_an_earlier_run_count_and_a_rate_that_is_met_is_allowed() -> None:
     earlier = (receipt("000000", decode_failed=5),)
-    assert run_job(job({"000001": receipt("000001")}, earlier), HERE, 0.05, lambda *_: None).rows_out == 15
-    error, _ = end(job({"000001": receipt("000001", empty=1)}, earlier))
+    assert run_job(job({"000001": receipt("000001")}, earlier), HERE, 0.25, lambda *_: None).rows_out == 15
+    error, _ = end(job({"000001": receipt("000001", empty=1)}, earlier), 0.25)
     assert "5 decode_failed, 1 empty" in str(error)
 
 

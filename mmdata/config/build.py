@@ -50,7 +50,7 @@ class ExtractConfig(Job):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     dtype: Literal["float16", "float32"] = Field("float16", description="of the stored vectors")
     windows: Literal["mean", "rows", "cut"] = Field("mean", description="of texts and sounds longer than the model")
-    window_seconds: float | None = Field(None, gt=0, description="of sound; default: what the encoder was made for")
+    window_seconds: float | None = Field(None, ge=0.1, description="of sound; default: what the encoder was made for")
     min_side: int = Field(0, ge=0, description="JPEGs may be decoded smaller, down to this; 0: exactly")
     background: str = Field("#ffffff", pattern="^#[0-9a-f]{6}$", description="below transparent pixels")
     tokens: int = Field(0, ge=0, description="also keep a sequence of at most so many vectors a row")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.encoders.families import absolute, find
-from mmdata.errors import ConfigError
+from mmdata.errors import ConfigError, MMDataError, ModelError, told
 from mmdata.types import EncoderCard, Modality, Reason
 
 
@@ -93,7 +93,7 @@ def describe(spec: str, request: Request = Request()) -> EncoderCard:
     given, _, rest = spec.partition("=") if re.match(r"\w[\w.-]*=", spec) else ("", "", spec)
     asked, rest = rest, absolute(rest)
     family, name, tower = find(rest)
-    card: EncoderCard = family.describe(name, tower, request)
+    card = _told_by(family, asked, (name, tower, request))
     if request.tokens and not card.token_dim:
         raise ConfigError(f"{asked} has no token vectors; leave --tokens out, or leave this encoder out")
     spec = card.spec or rest
@@ -109,6 +109,18 @@ def describe(spec: str, request: Request = Request()) -> EncoderCard:
         tokens=request.tokens,
         token_dim=card.token_dim if request.tokens else 0,
     )
+
+
+def _told_by(family: Any, spec: str, asked: tuple[str, str, Request]) -> EncoderCard:
+    try:
+        card: EncoderCard = family.describe(*asked)
+    except MMDataError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{spec} cannot be described: {told(error)}") from error
+    if not isinstance(card, EncoderCard) or card.dim < 1:
+        raise ModelError(f"{spec}: describe gave {card!r:.100}; an EncoderCard whose dim is 1 at least is due")
+    return card
 
 
 def _decoding(card: EncoderCard, request: Request) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import re
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
-from mmdata.errors import ConfigError, ModelError
+from mmdata.errors import ConfigError, ModelError, told
 from mmdata.types import Modality
 
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
@@ -232,17 +233,23 @@ def _class(spec: str, module: str, name: str) -> Any:
         found = getattr(import_module(module), name, None)
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise _no_encoder(spec) from error
+            raise _no_encoder(spec, f"no family and no module {module}") from error
         raise ModelError(f"{spec} cannot be imported: {error}") from error
+    except Exception as error:
+        raise ModelError(f"{spec} cannot be imported: {told(error)}") from error
     if not hasattr(found, "describe"):
         raise ConfigError(f"{module} has no class {name} with a describe(name, tower, request)")
     return found
 
 
-def _no_encoder(spec: str) -> ConfigError:
+def _no_encoder(spec: str, why: str = "") -> ConfigError:
     added = [f"{name}: {value}" for name, value in plugins().items()]
     known = [f"{offer.spec}: {offer.what}" for offer in (*STARTERS.values(), *FAMILIES.values())]
-    return ConfigError("\n  ".join([f"no encoder {spec!r}; there are:", *known, *added, "MODULE:CLASS, one of yours"]))
+    near = get_close_matches(spec, STARTERS, 1)
+    why = f"; did you mean {near[0]!r}?" if near else why and f": {why}"
+    return ConfigError(
+        "\n  ".join([f"no encoder {spec!r}{why}; there are:", *known, *added, "MODULE:CLASS, one of yours"])
+    )
 
 
 def _installed(package: str) -> bool:

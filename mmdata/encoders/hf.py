@@ -6,8 +6,8 @@ from typing import Any
 from mmdata.encoders import Encoder, Request
 from mmdata.encoders.hf_folder import (
     JOINT,
+    digest_of,
     dim_of,
-    hash_weights,
     modality_of,
     preprocessing_of,
     read_config,
@@ -15,12 +15,10 @@ from mmdata.encoders.hf_folder import (
     window_seconds,
 )
 from mmdata.encoders.hf_words import normalises
-from mmdata.encoders.weights import check
+from mmdata.encoders.weights import FILES, check
 from mmdata.errors import ModelError
 from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality
-
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 def describe(name: str, tower: str, request: Request) -> EncoderCard:
@@ -29,7 +27,7 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
     config = read_config(folder)
     modality = modality_of(folder, config, tower, name)
     towers = JOINT.get(config["model_type"], ())
-    digest = hash_weights(folder)
+    digest = digest_of(folder)
     preprocessing = preprocessing_of(folder, config, modality)
     if modality is Modality.AUDIO:
         preprocessing["window_seconds"] = window_seconds(config, preprocessing, request.window_seconds)
@@ -56,7 +54,7 @@ def load(card: EncoderCard, device: str) -> Encoder:
     from mmdata.encoders.hf_text import load_text
 
     folder, _ = locate(card.spec.removeprefix("hf:").partition("#")[0])
-    check(hash_weights(folder), card.weights_sha256, card.spec)
+    check(digest_of(folder), card.weights_sha256, card.spec)
     build = {Modality.TEXT: load_text, Modality.IMAGE: load_image, Modality.AUDIO: load_audio}
     return build[card.modality](card, folder, device)
 

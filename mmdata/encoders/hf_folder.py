@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mmdata.encoders.hf_words import text_preprocessing
-from mmdata.encoders.weights import Facts, hash_files, read_json, tensor_names
+from mmdata.encoders.weights import Facts, hash_folder, read_json, tensor_names
 from mmdata.errors import ConfigError, ModelError
 from mmdata.types import Modality
 
@@ -20,12 +20,15 @@ CLASS_TOKENS = ("cls_token", "class_token")  # how transformers names the parame
 WINDOW_SECONDS = 30.0  # of sound, for models that take any length
 FIXED_WINDOW = {"whisper": ("chunk_length", 1.0), "clap": ("max_length_s", 1.0), AST: ("max_length", 0.01)}
 """Models of a fixed length of sound: where the extractor says it, and the seconds of its unit."""
+SENSES = {"num_channels", "conv_dim", "num_mel_bins"}
+"""What only models of images or sounds have in their config."""
 SOUND_POOLING = {"clap": "projection", AST: "pooler"}
 
 
-def hash_weights(folder: Path) -> str:
-    """sha256 over the safetensors. ModelError when there are none."""
-    return hash_files(_weights(folder))
+def digest_of(folder: Path) -> str:
+    """sha256 over weights, settings and vocabulary. ModelError when there are no safetensors."""
+    _weights(folder)
+    return hash_folder(folder)
 
 
 def read_config(folder: Path) -> Facts:
@@ -84,6 +87,11 @@ def modality_of(folder: Path, config: Facts, tower: str, name: str) -> Modality:
             raise ConfigError(f"hf:{name} has two towers; say " + " or ".join(f"hf:{name}#{m}" for m in towers))
         return Modality(tower)
     processor = _processor(folder)
+    if not processor and (senses := config.keys() & SENSES):
+        raise ModelError(
+            f"{folder} has no preprocessor_config.json, which says how its inputs are prepared; a model with "
+            f"{', '.join(sorted(senses))} in its config.json is none of text"
+        )
     found = Modality.TEXT if not processor else Modality.AUDIO if "sampling_rate" in processor else Modality.IMAGE
     if tower and tower != found:
         raise ConfigError(f"hf:{name} is of {found} alone, it has no tower for {tower}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from mmdata.encoders import Encoder, Prepared, Request
 from mmdata.encoders.hf import locate
 from mmdata.encoders.hf_words import MAX_TOKENS
-from mmdata.encoders.weights import check, hash_tensors
+from mmdata.encoders.weights import check, hash_folder
 from mmdata.errors import ModelError
 from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality
@@ -19,7 +19,7 @@ FAMILY = "sentence-transformers"
 def describe(name: str, tower: str, request: Request) -> EncoderCard:
     """The card of a model folder or hub repository; builds the model, whose modules may be any."""
     model, revision = _model(name)
-    digest = hash_tensors(model)
+    digest = hash_folder(locate(name, FAMILY)[0])
     return EncoderCard(
         modality=Modality.TEXT,
         dim=int(model.get_embedding_dimension()),
@@ -43,8 +43,9 @@ def load(card: EncoderCard, device: str) -> Encoder:
     """Build the model; its default prompt, if it has one, stands before every text."""
     from mmdata.encoders.text import TextEncoder, tokens_of
 
-    model, _ = _model(card.spec.removeprefix(f"{FAMILY}:"))
-    check(hash_tensors(model), card.weights_sha256, card.spec)
+    name = card.spec.removeprefix(f"{FAMILY}:")
+    model, _ = _model(name)
+    check(hash_folder(locate(name, FAMILY)[0]), card.weights_sha256, card.spec)
     model.to(device)
     prompt = card.preprocessing["prompt"]
     # for a pooling that leaves the prompt out

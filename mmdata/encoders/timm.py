@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmdata.encoders import Encoder, Request
-from mmdata.encoders.weights import check, hash_tensors
+from mmdata.encoders.weights import check, hash_model
 from mmdata.errors import ModelError
 from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality
@@ -14,7 +14,7 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
     import timm
 
     model = _model(name)
-    digest = hash_tensors(model)
+    digest = hash_model(model, name)
     preprocessing = timm.data.resolve_model_data_config(model)
     return EncoderCard(
         modality=Modality.IMAGE,
@@ -35,8 +35,9 @@ def load(card: EncoderCard, device: str) -> Encoder:
     from mmdata.encoders.image import ImageEncoder
     from mmdata.encoders.pixels import preparation, steps_of
 
-    model = _model(card.spec.removeprefix("timm:"))
-    check(hash_tensors(model), card.weights_sha256, card.spec)
+    name = card.spec.removeprefix("timm:")
+    model = _model(name)
+    check(hash_model(model, name), card.weights_sha256, card.spec)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
     return ImageEncoder(card, model, preparation(transform, steps_of(transform)), seen_by(model, card), device)
 

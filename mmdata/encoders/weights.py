@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 Facts = dict[str, Any]
+LOCAL = "local-dir:"
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""What a model's folder is made of, and what is fetched of a repository."""
 
 
 def packaged(package: str, file: str, digest: str) -> Path:
@@ -46,10 +49,27 @@ def hash_tensors(model: "torch.nn.Module") -> str:
     return digest.hexdigest()
 
 
+def hash_folder(folder: Path) -> str:
+    """sha256 over names and bytes of all that a model in a folder is made of: weights, settings, vocabularies."""
+    digest = hashlib.sha256()
+    for name in sorted({path.relative_to(folder).as_posix() for pattern in FILES for path in folder.rglob(pattern)}):
+        if not name.startswith("."):  # what a download keeps for itself
+            digest.update(f"{name} {hash_files([folder / name])} ".encode())
+    return digest.hexdigest()
+
+
+def hash_model(model: "torch.nn.Module", name: str) -> str:
+    """sha256 over a model's state and, of one in a folder (`local-dir:FOLDER`), over its settings and vocabulary."""
+    tensors = hash_tensors(model)
+    if not name.startswith(LOCAL):
+        return tensors
+    return hashlib.sha256(f"{tensors} {hash_folder(Path(name.removeprefix(LOCAL)))}".encode()).hexdigest()
+
+
 def check(found: str, wanted: str, spec: str) -> None:
-    """ModelError when a model's weights are not those its card names."""
+    """ModelError when a model's weights, settings or vocabulary are not those its card names."""
     if found != wanted:
-        raise ModelError(f"the weights of {spec} have sha256 {found[:12]}, its card says {wanted[:12]}")
+        raise ModelError(f"the model {spec} has changed: its sha256 is {found[:12]}, its card says {wanted[:12]}")
 
 
 def read_json(path: Path) -> Facts:

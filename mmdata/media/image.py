@@ -48,7 +48,7 @@ def decode(data: bytes, wish: Wish) -> Decoded:
             frames = (Reason.FIRST_FRAME,) if _has_more_frames(image) else ()
             return Decoded(upright, repairs + doubts + frames)
     except Image.DecompressionBombError as error:
-        raise Rejected(Reason.DECODE_BOMB, str(error)) from error
+        raise Rejected(Reason.DECODE_BOMB, f"more than twice what Pillow takes, limit {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
         reason = Reason.DECODE_FAILED if data.startswith(BEGINNINGS) else Reason.UNSUPPORTED
         raise Rejected(

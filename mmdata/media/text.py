@@ -20,7 +20,9 @@ def decode(data: bytes, _: Wish) -> Decoded:
     try:
         text = _clean(data.decode(codec))
     except UnicodeDecodeError as error:
-        raise Rejected(Reason.BAD_TEXT, f"not {codec}: {error.reason} at byte {error.start}") from error
+        raise Rejected(
+            Reason.BAD_TEXT, f"not {codec.removesuffix('-sig').upper()}: {error.reason} at byte {error.start}"
+        ) from error
     if not text:
         raise Rejected(Reason.EMPTY, "the text has no characters")
     if len(text) > MAX_CHARS:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,6 +133,7 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
         _check_rate(job, receipts, max_reject_rate)
     if errors:
         raise _shards_failed(job, errors)
+    _check_each(job, receipts, max_reject_rate)
     start = {"start": min(ready) - started} if ready else {}
     return _summary(job, receipts, fresh, time.monotonic() - started, start)
 
@@ -146,6 +147,15 @@ def _export(stage: str, receipts: list[Receipt], left: int) -> None:
         add("mmdata_bytes", sum(output.bytes for output in receipt.outputs.values()), stage=stage)
         add_all("mmdata_rejects", "reason", receipt.rejected, stage=stage)
         add_all("mmdata_seconds", "phase", receipt.seconds, stage=stage)
+
+
+def _check_each(job: Job, receipts: list[Receipt], limit: float) -> None:
+    """Of every set by itself: samples without its modality, and what others lost, are no part of the rate."""
+    sets: dict[str, list[Receipt]] = {}
+    for receipt in receipts:
+        sets.setdefault(receipt.fingerprint, []).append(receipt)
+    for made in sets.values():
+        _check_rate(replace(job, total_rows=sum(receipt.rows_in for receipt in made)), made, limit)
 
 
 def _check_rate(job: Job, receipts: list[Receipt], limit: float) -> None:
@@ -163,8 +173,9 @@ def _check_rate(job: Job, receipts: list[Receipt], limit: float) -> None:
 def _shards_failed(job: Job, errors: list[tuple[str, Exception]]) -> MMDataError:
     shard, first = errors[0]
     kind = type(first) if isinstance(first, MMDataError) else MMDataError
+    others = " and the others are finished" if len(errors) < len(job.todo) else ""
     return kind(
-        f"{len(errors)} of {len(job.todo)} shards failed and the others are finished; the first, {shard}: "
+        f"{len(errors)} of {len(job.todo)} shards failed{others}; the first, {shard}: "
         f"{type(first).__name__}: {first}\nrun the same command again to do only what is left"
     )
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mmdata.cluster import Task, in_work, threads
 from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, decode_options, load_encoder
-from mmdata.errors import ModelError
+from mmdata.errors import ModelError, told
 from mmdata.media import Decoded, decode
 from mmdata.media.memory import with_room
 from mmdata.stages import Clock, timed
@@ -25,7 +25,7 @@ from mmdata.storage.dataset import Dataset, features_folder
 from mmdata.storage.features import features_file, same_rows
 from mmdata.storage.receipts import commit, rejects_file, tally
 from mmdata.storage.shards import member_name, metadata_names, read_parts, read_sample_table
-from mmdata.types import EncoderCard, Modality, Outcome, Receipt, Rejected
+from mmdata.types import EncoderCard, Modality, Outcome, Reason, Receipt, Rejected
 
 AHEAD_BYTES = 128 << 20  # of model inputs that wait for their turn
 GPU_LANES = 2  # one copies while the other computes
@@ -152,10 +152,10 @@ def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
         inputs = with_room(lambda: encoder.prepare(decoded.value))
     except Rejected as problem:
         return problem
-    if not inputs:
-        raise ModelError(
-            f"{encoder.card.spec}: prepare gave nothing; one Prepared at least is due, or Rejected is raised"
-        )
+    except (Exception, SystemExit) as error:  # of an encoder, over one sample of many
+        return Rejected(Reason.ENCODE_FAILED, f"{encoder.card.spec} cannot take it: {told(error)}")
+    if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(one, Prepared) for one in inputs):
+        raise ModelError(f"{encoder.card.spec}: prepare gave {inputs!r:.100}; one Prepared or more, in a list, is due")
     return [replace(inputs[0], repairs=decoded.repairs + inputs[0].repairs), *inputs[1:]]
 
 

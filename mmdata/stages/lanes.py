@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, TokenEncoder
-from mmdata.errors import ModelError
+from mmdata.errors import MMDataError, ModelError, told
 from mmdata.stages import Clock
 from mmdata.types import EncoderCard
 
@@ -143,17 +143,25 @@ def _try(encoder: Encoder, batch: list[Unit]) -> Encoded | None:
         return None
     except RuntimeError as error:  # torch's on a CPU, and ONNX Runtime's
         if "allocate memory" not in str(error):
-            raise
+            raise _failed(encoder.card, len(batch), error) from error
         return None
+    except (Exception, SystemExit) as error:
+        raise _failed(encoder.card, len(batch), error) from error
     card = encoder.card
     _check(card, len(batch), vectors, tokens)
     return Encoded(batch, vectors, [shorten(sequence, card.tokens).astype(card.dtype) for sequence in tokens])
 
 
+def _failed(card: EncoderCard, count: int, error: BaseException) -> Exception:
+    if isinstance(error, MMDataError):
+        return error
+    return ModelError(f"{card.spec} failed over {count} inputs: {told(error)}")
+
+
 def _check(card: EncoderCard, count: int, vectors: Any, tokens: Any) -> None:
     shape = getattr(vectors, "shape", f"a {type(vectors).__name__}")
-    if shape != (count, card.dim):
-        raise ModelError(f"{card.spec} gave {shape} for {count} inputs of dim {card.dim}; an array (n, dim) is due")
+    if shape != (count, card.dim) or vectors.dtype.kind != "f":
+        raise ModelError(f"{card.spec} gave {shape} for {count} inputs of dim {card.dim}; floats (n, dim) are due")
     if card.tokens and [sequence.shape[1:] for sequence in tokens] != [(card.token_dim,)] * count:
         raise ModelError(f"{card.spec} gave no {count} token arrays (length, {card.token_dim}) for {count} inputs")
 
