@@ -164,7 +164,7 @@ def test_a_worker_killed_every_five_seconds_for_three_minutes_loses_nothing(
     """
     end, kills, runs = time.monotonic() + SOAK, 0, 0
     due = time.monotonic() + EVERY
-    while time.monotonic() < end:
+    while time.monotonic() < end or kills < SOAK / EVERY / 3:  # a busy machine takes longer
         stage = ["shard", "extract"][runs % 2]
         dataset = started(stage, before, tmp_path / str(runs))
         process = start_stage(stage, dataset, corpus, workers=2)
@@ -180,4 +180,3 @@ def test_a_worker_killed_every_five_seconds_for_three_minutes_loses_nothing(
         check_whole(stage, dataset, before, f"run {runs}")
         runs += 1
     print(f"{kills} workers killed in {runs} runs of {SAMPLES} samples in {SHARDS} shards")
-    assert kills > SOAK / EVERY / 3
