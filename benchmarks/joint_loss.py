@@ -81,7 +81,7 @@ def accuracy(form: str, scale: float, alpha: float, seed: int) -> float:
 
 
 def _input(name: str, values: NDArray[np.float32]) -> Input:
-    card = EncoderCard(name, name, Modality.IMAGE, 32, "float32", "fp32", False, name, {}, "", "", {})
+    card = EncoderCard(Modality.IMAGE, 32, name, space=name)
     rows = np.arange(len(values))
     return Input(card, False, np.ascontiguousarray(values), rows, np.ones_like(rows))
 

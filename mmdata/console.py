@@ -95,12 +95,17 @@ def show_evaluation(result: Evaluation) -> None:
             ]
             for one in told["table"]
         ]
-        columns = [f"{name} on {result.rows} rows of {result.part}", told["figure"], "95%", "lead of this head, 95%"]
+        columns = [f"{name} on {told['rows']} rows of {result.part}", told["figure"], "95%", "lead of this head, 95%"]
         show_table("", columns, rows)
         emit(f"  {name} {told['verdict']}")
+    for name, count in result.strange.items():
+        emit(f"  {name}: {count} rows of {result.part} are of a class that training has not; they are left out")
     for left, found in result.missing.items():
         emit(f"  without {left}: {_plain(found)}")
-    emit(f"  {_plain(result.figures)}\n  in {result.where}")
+    for task in dict.fromkeys(name.partition("/")[0] for name in result.figures):
+        own = {name.partition("/")[2]: value for name, value in result.figures.items() if name.startswith(f"{task}/")}
+        emit(f"  {task}: {_plain(own)}")
+    emit(f"  in {result.where}")
 
 
 def show_hits(title: str, hits: Sequence[Hit]) -> None:

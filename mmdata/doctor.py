@@ -24,6 +24,8 @@ EXTRAS = {
     "sentence-transformers": ("encoders", "sentence-transformers: encoders"),
     "onnx": ("onnx", "heads as ONNX"),
     "pylance": ("lance", "export to Lance"),
+    "mlflow-skinny": ("mlflow", "the tracker mlflow"),
+    "wandb": ("wandb", "the tracker wandb"),
 }
 """Package -> the extra of mmdata that brings it, and what it is for."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmdata.config import AlignConfig, ExtractConfig, IndexConfig
 from mmdata.errors import ConfigError, Conflict, Damage, NotFound
-from mmdata.fusion.align import Fit, fit_cca
+from mmdata.fusion.align import Fit, common_columns, common_space, fit_cca
 from mmdata.fusion.evaluate import chance_at, recall_at
 from mmdata.fusion.heads import read_head
 from mmdata.retrieval.search import open_index
@@ -20,7 +20,7 @@ from mmdata.stages.extract import extract
 from mmdata.stages.index import index
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features, vectors
-from mmdata.types import Modality
+from mmdata.types import EncoderCard, Modality
 
 SAMPLING = 0.03  # of a correlation estimated from 20,000 pairs, each row scaled to unit length
 HALF = 1e-3  # what float16 keeps of a component below one
@@ -140,6 +140,17 @@ def test_what_both_sides_share_helps_where_pairs_are_few_and_is_left_out_where_i
     assert found["with"] > found["without"] + 0.2
     assert (shares["without"], shares["noise"]) == (0.0, 0.0)
     assert shares["with"] > 0
+
+
+def test_the_space_of_two_features_is_found_whole_or_among_the_columns() -> None:
+    def card(space: str, dim: int, **holds: list[int]) -> EncoderCard:
+        return EncoderCard(Modality.IMAGE, dim, space=space, preprocessing={"holds": holds} if holds else {})
+
+    text, both, sound = card("words", 4), card("mixed", 10, words=[6, 10]), card("sounds", 3)
+    found = common_space({"audio": sound, "image": both, "text": text})
+    assert {name: tuple(columns) for name, columns in found.items()} == {"image": (6, 10), "text": (0, 4)}
+    assert common_columns(text, both) == ((0, 4), (6, 10))
+    assert common_columns(text, sound) is None
 
 
 def test_dim_is_cut_to_what_the_smaller_view_has() -> None:

@@ -290,17 +290,22 @@ def test_plan_options_are_what_decides_the_shards():
 
 
 RECIPES = {
+    "demo/end_to_end.yaml": EndToEndConfig,
     "demo/joint.yaml": TrainConfig,
     "demo/common.yaml": TrainConfig,
     "demo/sweep.yaml": SweepConfig,
     "demo/few.yaml": SweepConfig,
     "demo/pretrain.yaml": TrainConfig,
     "demo/transfer.yaml": SweepConfig,
+    "digits/halves.yaml": TrainConfig,
+    "emoji/category.yaml": TrainConfig,
+    "emoji/end_to_end.yaml": EndToEndConfig,
     "mfeat/joint.yaml": SweepConfig,
     "stamps/joint.yaml": SweepConfig,
     "stamps/pretrain.yaml": TrainConfig,
     "stamps/transfer.yaml": SweepConfig,
     "stamps/end_to_end.yaml": EndToEndConfig,
+    "stamps/space.yaml": TrainConfig,
     "mfeat/digit.yaml": TrainConfig,
     "stamps/category.yaml": TrainConfig,
     "vision_language/extract.yaml": ExtractConfig,
@@ -308,9 +313,12 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.mark.parametrize("name", [path.relative_to(CONFIGS).as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))])
 def test_every_recipe_is_a_config(name: str) -> None:
-    assert load(RECIPES[name], str(Path(__file__).parent.parent / "configs" / name)).dataset
+    assert load(RECIPES[name], str(CONFIGS / name)).dataset
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ TASKS = {
     "size": TaskFacts("regression", 1.0, {}, {"mean": 3.0, "scale": 2.0}),
     "tags": TaskFacts("multilabel", 1.0, {}, {"classes": ["x", "y"]}),
     "common": TaskFacts("align", 1.0, {"between": ["image", "text"], "dim": 8}),
+    "space": TaskFacts(
+        "align", 1.0, {"between": ["image", "text"], "dim": 8}, {"shared": {"image": [0, 4], "text": [3, 7]}}
+    ),
     "match": TaskFacts("match", 1.0, {"between": ["image", "text"]}),
     "rebuild": TaskFacts("reconstruct", 1.0, {"alpha": {"image": 0.5, "text": 0.5}}),
 }
@@ -38,6 +41,7 @@ def targets_of(rows: int) -> dict[str, Tensor]:
         "size": torch.linspace(-1, 1, rows),
         "tags": (torch.arange(2 * rows).view(rows, 2) % 2).float(),
         "common": torch.arange(rows),
+        "space": torch.arange(rows),
         "match": torch.arange(rows),
         "rebuild": torch.zeros(rows),
     }

@@ -1,5 +1,7 @@
 """The recipes that compare tasks alone, together, and one after the other: each for one epoch on small features."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import HERE
 
-from mmdata.config import SweepConfig, TrainConfig, check, load
+from mmdata.config import EvaluateConfig, SweepConfig, TrainConfig, check, load
+from mmdata.stages.evaluate import evaluate
 from mmdata.stages.sweep import sweep
 from mmdata.stages.train import train_head
 from mmdata.storage.dataset import Dataset
@@ -59,3 +62,14 @@ def test_a_recipe_compares_its_settings(recipe: str, tmp_path: Path) -> None:
     assert {one.setting for one in table} == set(config.settings)
     assert any(one.lead is not None for one in table)
     assert all(0 <= value <= 1 for one in table for value in one.values)
+
+
+def test_two_halves_of_a_digit_say_more_than_the_better_half(tmp_path: Path) -> None:
+    url = str(tmp_path / "digits")
+    subprocess.run([sys.executable, str(CONFIGS / "digits/fetch.py"), url], check=True)
+    train_head(load(TrainConfig, str(CONFIGS / "digits/halves.yaml"), [f"dataset={url}"]))
+    table = evaluate(EvaluateConfig(dataset=url, head="halves")).beside["digit"]["table"]
+    values = {one["name"]: one["value"] for one in table}
+    better = max(values[f"{half}, logistic regression"] for half in ("left", "right"))
+    assert values["this head"] > 0.95
+    assert values["this head"] - better >= 0.07

@@ -26,7 +26,7 @@ from mmdata.config import (
     TrainConfig,
     check,
 )
-from mmdata.errors import ConfigError, Conflict
+from mmdata.errors import ConfigError, Conflict, NotFound
 from mmdata.fusion.heads import read_head, read_metrics
 from mmdata.retrieval.search import open_index
 from mmdata.stages.evaluate import evaluate
@@ -105,7 +105,7 @@ def test_a_dry_run_says_what_would_be_trained_on(tmp_path: Path) -> None:
     assert plan["labels"]["kind"] == {"train": 160, "validation": 160}
     assert plan["classes"] == {"kind": 3}
     assert plan["fusion"] == "concat_mlp"
-    assert plan["monitor"] == "kind/accuracy"
+    assert plan["monitor"] == "tasks/mean"
     assert plan["features"].startswith("resident: 0.0 MiB of features")
     assert not (tmp_path / "heads").exists()
 
@@ -138,7 +138,7 @@ def test_a_head_is_trained_once_and_judged_beside_its_baselines(tmp_path: Path) 
     report = (tmp_path / "heads/kinds/report.md").read_text()
     assert found.beside["kind"]["verdict"] in report
     assert "| image |" in report
-    for picture in ("curves.png", "kind.confusion.png", "kind.calibration.png"):
+    for picture in ("curves.png", "kind.confusion.png", "kind.calibration.png", "size.values.png"):
         assert picture in report
         assert (tmp_path / "heads/kinds" / picture).read_bytes().startswith(b"\x89PNG")
     told = json.loads(dataset.store.read("heads/kinds/evaluation.test.json"))["classes"]["kind"]
@@ -156,6 +156,33 @@ def test_a_head_that_does_not_beat_its_baseline_says_so(tmp_path: Path) -> None:
     assert found.beside["kind"]["verdict"].startswith("does NOT beat the best baseline")
 
 
+def test_the_same_seed_gives_the_same_weights_report_and_pictures(tmp_path: Path) -> None:
+    dataset, found = dataset_of(tmp_path), []
+    for _ in range(2):
+        train_head(config_of(dataset, train={"epochs": 2, "batch": 32}, overwrite=True))
+        evaluate(EvaluateConfig(dataset=dataset.url, head="kinds"))
+        files = [path for path in (tmp_path / "heads/kinds").iterdir() if path.is_file() and path.name != "head.json"]
+        found.append({path.name: path.read_bytes() for path in files})  # head.json proves the logs, which hold the time
+    assert {"head.safetensors", "metrics.json", "report.md", "kind.confusion.png"} < found[0].keys()
+    assert found[0] == found[1]
+
+
+def test_a_class_that_training_has_not_is_left_out_and_counted(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    part = ["train", "validation", "test"]
+    rows = [f"k{row:04d},{'cat' if row % 2 else 'dog'},{part[row % 10 // 4]}" for row in range(390)]
+    rows += [f"k{row:04d},emu,test" for row in range(390, 400)]
+    (tmp_path / "labels.csv").write_text("\n".join(["key,animal,part", *rows, ""]))
+    data = {"features": {"image": "pictures"}, "labels": str(tmp_path / "labels.csv")}
+    train_head(config_of(dataset, data=data, tasks={"animal": {"type": "multiclass", "column": "animal"}}))
+    found = evaluate(EvaluateConfig(dataset=dataset.url, head="kinds"))
+    assert found.strange == {"animal": 10}
+    assert (found.rows, found.beside["animal"]["rows"]) == (88, 78)
+    report = (tmp_path / "heads/kinds/report.md").read_text()
+    assert "10 rows are of a class that training has not; they are left out." in report
+    assert "concat_mlp on image (pictures, 10 numbers)" in report
+
+
 def test_labels_of_test_cannot_change_a_head(tmp_path: Path) -> None:
     heads = []
     for name, spoiled in (("right", False), ("wrong", True)):
@@ -163,6 +190,20 @@ def test_labels_of_test_cannot_change_a_head(tmp_path: Path) -> None:
         train_head(config_of(dataset))
         heads.append(read_head(dataset, "kinds").sha256)
     assert heads[0] == heads[1]
+
+
+def test_the_epoch_of_several_tasks_is_chosen_by_all_but_rebuilding(tmp_path: Path) -> None:
+    rebuild = {"type": "reconstruct", "alpha": {"image": 0.1}}
+    dataset = dataset_of(tmp_path)
+    tasks = config_of(dataset).model_dump(mode="json")["tasks"]
+    train_head(config_of(dataset, tasks=tasks | {"rebuild": rebuild}))
+    metrics = read_metrics(dataset, "kinds")
+    means = [epoch["validation"]["tasks/mean"] for epoch in metrics["history"]]
+    first = metrics["history"][0]["validation"]
+    assert means[0] == pytest.approx((first["kind/accuracy"] + first["size/r2"]) / 2)
+    assert metrics["best_epoch"] == int(np.argmax(means))
+    alone = config_of(dataset, tasks={"rebuild": rebuild, "kind": tasks["kind"]})
+    assert describe_training(alone)["monitor"] == "kind/accuracy"
 
 
 def test_another_config_under_the_same_name_is_refused(tmp_path: Path) -> None:
@@ -207,6 +248,35 @@ def test_labels_come_from_a_table_and_rows_without_one_train_other_tasks(tmp_pat
     }
     train_head(config)
     assert read_metrics(dataset, "kinds")["validation"]["kind/accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("gap", ["", "NA", "NaN"])
+def test_a_cell_of_a_table_that_is_empty_is_no_label(tmp_path: Path, gap: str) -> None:
+    lines = [f"k{row:04d},{gap},{gap}" if row % 2 else f"k{row:04d},{'ab'[row % 4 // 2]},{row}" for row in range(200)]
+    (tmp_path / "labels.csv").write_text("\n".join(["key,letter,number", *lines]))
+    data = {"features": {"image": "pictures"}, "labels": str(tmp_path / "labels.csv")}
+    tasks = {
+        "letter": {"type": "multiclass", "column": "letter"},
+        "number": {"type": "regression", "column": "number"},
+    }
+    found = describe_training(config_of(dataset_of(tmp_path), data=data, tasks=tasks))
+    assert found["classes"] == {"letter": 2}
+    assert list(found["labels"].values()) == [{"train": 40, "validation": 40}] * 2
+
+
+def test_nan_of_a_number_is_no_class(tmp_path: Path) -> None:
+    vectors_of(tmp_path, "views", np.ones((8, 2), np.float32), grade=[0.0, 1.0, np.nan, 1.0] * 2)
+    data, split = {"features": {"image": "views"}}, {"group": "key", "validation": 0.4, "test": 0.1}
+    tasks = {"grade": {"type": "multiclass", "column": "grade"}}
+    found = describe_training(config_of(Dataset.open(str(tmp_path)), data=data, split=split, tasks=tasks))
+    assert found["classes"] == {"grade": 2}
+
+
+def test_labels_of_other_samples_are_refused_with_both_keys(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("key,grade\npictures/k0000,1\npictures/k0001,2\n")
+    data = {"features": {"image": "pictures"}, "labels": str(tmp_path / "labels.csv")}
+    with pytest.raises(ConfigError, match=r"there 'pictures/k0000', 'pictures/k0001', here 'k0000', 'k0001'"):
+        describe_training(config_of(dataset_of(tmp_path), data=data))
 
 
 def test_two_datasets_train_one_head_each_with_its_own_task(tmp_path: Path) -> None:
@@ -287,6 +357,34 @@ def test_predictions_are_what_the_head_says_and_are_made_once(tmp_path: Path) ->
         predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE)
 
 
+def test_a_head_says_which_pairs_match_and_nothing_of_half_a_pair(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    tasks = {"pair": {"type": "match", "between": ["image", "text"]}}
+    train = {"epochs": 60, "batch": 32, "lr": 4e-3, "patience": 60}
+    train_head(config_of(dataset, tasks=tasks, train=train, model={"dim": 64}))
+    found = evaluate(EvaluateConfig(dataset=dataset.url, head="kinds"))
+    assert found.figures["pair/auroc"] > 0.8
+    assert found.beside["pair"]["verdict"] == "there is no baseline for this task"
+    predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE)
+    said = pq.ParquetFile(f"{dataset.url}/predictions/kinds/000000.parquet").read()
+    assert said["pair.probability"].is_valid().to_pylist() == [row < ROWS - 60 for row in range(ROWS)]
+
+
+def test_a_head_goes_to_another_dataset_and_says_the_same_there(tmp_path: Path) -> None:
+    dataset, new = dataset_of(tmp_path / "old"), dataset_of(tmp_path / "new")
+    train_head(config_of(dataset))
+    with pytest.raises(NotFound, match="has no head 'kinds'; there are: none yet"):
+        predict(PredictConfig(dataset=new.url, head="kinds"), HERE)
+    for one, source in ((dataset, None), (new, dataset.url), (new, dataset.url), (new, None)):
+        predict(PredictConfig(dataset=one.url, head="kinds", head_from=source), HERE)
+    said = [pq.ParquetFile(f"{one.url}/predictions/kinds/000000.parquet").read() for one in (dataset, new)]
+    assert said[0].equals(said[1])
+    assert read_head(new, "kinds").sha256 == read_head(dataset, "kinds").sha256
+    train_head(config_of(dataset, overwrite=True, train={"epochs": 1}))
+    with pytest.raises(Conflict, match="has another head 'kinds' than"):
+        predict(PredictConfig(dataset=new.url, head="kinds", head_from=dataset.url), HERE)
+
+
 def test_workers_predict_what_this_process_predicts(tmp_path: Path, local_ray: None) -> None:
     dataset = dataset_of(tmp_path)
     train_head(config_of(dataset))
@@ -349,6 +447,26 @@ def test_the_probe_finds_what_is_linear_and_few_shots_find_less(tmp_path: Path) 
     assert whole.rows == {"train": 160, "validation": 160, "test": 80}
     assert len(few.accuracy) == 5
     assert 1 / 3 < few.mean < whole.mean
+
+
+def test_a_task_without_a_label_on_validation_has_no_baseline_and_no_probe(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    table = "\n".join(["key,grade", *(f"k{row:04d},{row % 2}" for row in range(400) if row % 10 // 4 != 1)])
+    (tmp_path / "labels.csv").write_text(table)
+    data = {"features": {"image": "pictures"}, "labels": str(tmp_path / "labels.csv")}
+    tasks = {"kind": {"type": "multiclass", "column": "kind"}, "grade": {"type": "multiclass", "column": "grade"}}
+    train_head(config_of(dataset, data=data, tasks=tasks, train={"epochs": 2}))
+    found = evaluate(EvaluateConfig(dataset=dataset.url, head="kinds"))
+    assert found.beside["grade"]["verdict"] == "there is no baseline for this task"
+    assert len(found.beside["kind"]["table"]) == 3
+    asked = {
+        "dataset": dataset.url,
+        "features": ["pictures"],
+        "column": "grade",
+        "labels": str(tmp_path / "labels.csv"),
+    }
+    with pytest.raises(ConfigError, match="no row of validation has a label in the column 'grade'"):
+        probe(check(ProbeConfig, asked | {"split": {"column": "part"}}, "the test"))
 
 
 def test_a_sweep_trains_every_setting_with_every_seed_and_sorts_them(tmp_path: Path) -> None:
@@ -416,8 +534,8 @@ class Told:
     def epoch(self, told: dict[str, Any]) -> None:
         self.epochs.append(told["epoch"])
 
-    def close(self) -> None:
-        self.file.write_text(json.dumps(self.epochs))
+    def close(self, whole: bool) -> None:
+        self.file.write_text(json.dumps([*self.epochs, whole]))
 
 
 def test_every_epoch_goes_to_tensorboard_and_to_a_tracker_of_ones_own(tmp_path: Path) -> None:
@@ -430,8 +548,50 @@ def test_every_epoch_goes_to_tensorboard_and_to_a_tracker_of_ones_own(tmp_path: 
     wanted = [(one["epoch"], pytest.approx(one["validation"]["kind/accuracy"])) for one in history]
     assert found["validation/kind/accuracy"] == wanted
     told = json.loads((tmp_path / "heads/kinds/told.json").read_text())
-    assert told == ["kinds", 20, *(one["epoch"] for one in history)]
-    with pytest.raises(ConfigError, match="there is no tracker 'wandb'"):
-        train_head(config_of(dataset, name="other", trackers=["wandb"]))
+    assert told == ["kinds", 20, *(one["epoch"] for one in history), True]
+    with pytest.raises(ConfigError, match="there is no tracker 'neptune'"):
+        train_head(config_of(dataset, name="other", trackers=["neptune"]))
     train_head(config_of(dataset, trackers=[], overwrite=True))
     assert not list((tmp_path / "heads/kinds/events").glob("*"))
+
+
+class Cut(Told):
+    """A tracker that ends the run in its third epoch."""
+
+    def epoch(self, told: dict[str, Any]) -> None:
+        if told["epoch"] == 2:
+            raise KeyboardInterrupt
+
+
+def test_mlflow_has_one_run_of_a_head_that_was_killed_and_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    dataset = dataset_of(tmp_path)
+    with pytest.raises(ConfigError, match=r"mlflow at file:.*MLFLOW_TRACKING_URI names a server"):
+        train_head(config_of(dataset, trackers=["mlflow"]))  # mlflow wants to be told that files are meant
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config_of(dataset, trackers=["mlflow", f"{__name__}:Cut"], checkpoint=0))
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("mmdata").experiment_id])
+    assert run.info.status == "KILLED"
+    train_head(config_of(dataset, trackers=["mlflow"]))
+    run = client.get_run(run.info.run_id)
+    assert (run.info.status, run.info.run_name, run.data.params["train.lr"]) == ("FINISHED", "kinds", "0.004")
+    history = read_metrics(dataset, "kinds")["history"]
+    found = client.get_metric_history(run.info.run_id, "validation/kind/accuracy")
+    wanted = [(one["epoch"], one["validation"]["kind/accuracy"]) for one in history]
+    assert sorted({(one.step, one.value) for one in found}) == wanted
+
+
+def test_wandb_has_the_figures_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train_head(config_of(dataset_of(tmp_path / "data"), trackers=["wandb"], train={"epochs": 2}))
+    id_ = (tmp_path / "data/heads/kinds/events/wandb.run").read_text()
+    (written,) = (tmp_path / "wandb").glob(f"offline-run-*-{id_}/run-{id_}.wandb")
+    assert b"validation/kind/accuracy" in written.read_bytes()

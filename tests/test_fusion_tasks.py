@@ -8,6 +8,7 @@ from torch.autograd import gradcheck
 
 from mmdata.errors import ConfigError
 from mmdata.fusion import metrics
+from mmdata.fusion.baselines import MOST, to_fit
 from mmdata.fusion.feed import Batch
 from mmdata.fusion.losses import Balance, InfoNce, SigLip, fusemix, masked_bce
 from mmdata.fusion.model import Architecture, FusionModel, TaskFacts
@@ -64,7 +65,8 @@ def test_numbers_are_standardised_and_come_back_in_their_unit() -> None:
 @pytest.mark.parametrize(
     ("type_", "values", "message"),
     [
-        ("multiclass", ["a", "a"], "have 1 classes; a multiclass task needs two"),
+        ("multiclass", ["a", "a"], r"needs two classes at least; the training rows have 1 \('a'\)"),
+        ("multiclass", [1.0, 2.5], "a number as 2.5 is no class; take the type regression"),
         ("regression", [1, 1], "need two different numbers"),
         ("regression", ["red", "blue"], "holds numbers"),
     ],
@@ -196,6 +198,25 @@ def test_figures_of_a_hand_computed_classification() -> None:
     assert found["macro_f1"] == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.4, 0.7]).mean())
     assert found["ece"] == pytest.approx((0.2 + 0.6 + 0.3) / 3)
+
+
+def test_figures_of_a_hand_computed_alignment() -> None:
+    one, other = np.eye(3), np.eye(3)[[0, 2, 1]]  # the second and the third row are exchanged: rank 3, for ties count
+    found = metrics.alignment({"a": one, "b": other}, np.arange(3))
+    assert found["a to b R@1"] == found["b to a R@1"] == pytest.approx(1 / 3)
+    assert found["a to b median rank"] == 3
+    assert found["mean reciprocal rank"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+    assert found["mean R@10"] == 1
+
+
+def test_a_baseline_learns_from_the_same_twenty_thousand_labelled_rows_at_most() -> None:
+    target = np.where(np.arange(90_000) % 3, np.arange(90_000) % 5, -1)
+    chosen = to_fit(np.arange(60_000), target)
+    assert len(np.unique(chosen)) == MOST
+    assert chosen.max() < 60_000
+    assert (target[chosen] >= 0).all()
+    assert np.array_equal(chosen, to_fit(np.arange(60_000), target))
+    assert to_fit(np.array([0, 1, 2]), target).tolist() == [1, 2]
 
 
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:

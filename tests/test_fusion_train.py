@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from known_optimum import TRAIN, known
-from sklearn.datasets import load_digits
 from tiny_features import memory_pack
 
 from mmdata.errors import ConfigError, Conflict
@@ -19,6 +18,7 @@ from mmdata.fusion.operators import OPERATORS
 from mmdata.fusion.pack import Pack
 from mmdata.fusion.splits import Part
 from mmdata.fusion.train import Recipe, Run, collect, figures, fit_standardiser, train
+from mmdata.fusion.trained import output_dims
 from mmdata.storage.store import Store
 
 HERE = Plan(Where.RESIDENT, "")
@@ -107,21 +107,29 @@ def test_alignment_finds_pairs_of_known_mutual_information_and_so_does_cca() -> 
     assert 0.96 < task.scores(cca, parts[Part.TEST])["a to b R@1"] <= 0.986 + 3 * 0.004
 
 
-def test_two_halves_of_a_digit_say_more_than_the_better_half() -> None:
-    pixels, digit = load_digits(return_X_y=True)
-    halves = pixels.reshape(-1, 8, 2, 4).transpose(2, 0, 1, 3).reshape(2, -1, 32)
-    rows = np.random.default_rng(0).permutation(len(digit))
-    parts = {Part.TRAIN: rows[:900], Part.VALIDATION: rows[900:1197]}
-    found = []
-    for views in ({"left": halves[0]}, {"right": halves[1]}, {"left": halves[0], "right": halves[1]}):
-        pack = memory_pack(views)
-        model = model_of(pack, "concat_mlp", {"y": TaskFacts("multiclass", 1.0, {}, {"classes": list(range(10))})}, 64)
-        feed = Feed(pack, {"y": torch.from_numpy(digit)}, HERE)
-        fit_standardiser(model, feed, torch.from_numpy(parts[Part.TRAIN]))
-        train(model, feed, parts, Recipe("y/accuracy", epochs=15, batch=64, lr=2e-3, modality_dropout=0.0), Nowhere())
-        found.append(figures(model, feed, torch.from_numpy(rows[1197:]))["y/accuracy"])
-    assert found[2] > 0.95
-    assert found[2] - max(found[:2]) >= 0.07
+def test_what_inputs_share_before_is_kept_beside_what_is_learned_of_few_pairs() -> None:
+    random = np.random.default_rng(0)
+    shared = random.normal(size=(600, 12))
+    noise = 0.5 * random.normal(size=(2, 600, 12))
+    views = {"image": np.concatenate([random.normal(size=(600, 30)), shared + noise[0]], 1), "text": shared + noise[1]}
+    pack, parts = memory_pack(views), {Part.TRAIN: np.arange(100), Part.VALIDATION: np.arange(100, 200)}
+    found, shares = [], []
+    for facts in (
+        {},
+        {"shared": {"image": [0, 12], "text": [0, 12]}},
+        {"shared": {"image": [30, 42], "text": [0, 12]}},
+    ):
+        options = {"between": ["image", "text"], "dim": 16}
+        model = model_of(pack, "linear", {"common": TaskFacts("align", 1.0, options, facts)})
+        feed = Feed(pack, {"common": torch.arange(600)}, HERE)
+        fit_standardiser(model, feed, torch.arange(100))
+        train(model, feed, parts, Recipe("common/mean R@10", epochs=10, batch=50, lr=4e-3), Nowhere())
+        found.append(figures(model, feed, torch.arange(200, 600))["common/text to image R@1"])
+        shares += [float(share) for name, share in model.tasks["common"].named_buffers() if name == "share"]
+    assert found[2] > found[0] + 0.2
+    assert found[1] > found[0] - 0.05  # columns that say nothing get no weight
+    assert shares[0] < shares[1]
+    assert output_dims(model.architecture) == {"image": 28, "text": 28}
 
 
 # joint and missing

@@ -23,7 +23,8 @@ def test_the_commands_and_the_python_of_the_readme_run(tmp_path: Path, monkeypat
     monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "configs").symlink_to(Path(__file__).parent.parent / "configs")
     write_corpus(tmp_path / "demo" / "corpus", 150)
-    for code, name in re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```", README, re.DOTALL | re.MULTILINE):
+    named = r"^```(?:python|yaml)\n(# (\w+\.(?:py|yaml))\n.*?)^```"
+    for code, name in re.findall(named, README, re.DOTALL | re.MULTILINE):
         (tmp_path / name).write_text(code)
     commands = [line for block in _blocks("sh") for line in block.splitlines() if line.strip()]
     assert len(commands) >= 12

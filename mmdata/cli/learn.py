@@ -22,11 +22,12 @@ from mmdata.cli.build import (
 )
 
 Head = Annotated[str | None, typer.Option(help="the name of a head")]
+HeadFrom = Annotated[str | None, typer.Option(help="a dataset to copy the head from, unless it is here")]
 FeaturesOf = Annotated[list[str] | None, typer.Option("--features", help="INPUT=FEATURES; may be repeated")]
 
 
 def train(
-    config: Annotated[str | None, typer.Argument(help="YAML file; see configs/")] = None,
+    config: Annotated[str, typer.Argument(help="YAML file; see configs/")],
     workers: Annotated[int | None, typer.Option(help="processes that share every batch, on Ray Train (1)")] = None,
     gpus_per_worker: Gpus = None,
     ray_address: Address = None,
@@ -92,6 +93,7 @@ def evaluate(
 def predict(
     dataset: DatasetArg = None,
     head: Head = None,
+    head_from: HeadFrom = None,
     features: FeaturesOf = None,
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
@@ -108,13 +110,14 @@ def predict(
     """What a head says of every sample: predictions/HEAD/, a Parquet a shard.
 
     mmdata predict data/ --head category
-    mmdata predict new/ --head category --workers 8
+    mmdata predict new/ --head category --head-from data/ --workers 8
     """
     from mmdata.config import PredictConfig, load
     from mmdata.stages.predict import predict as stage
 
     flags = _over_shards(dataset, head, features, workers, cpus_per_worker, ray_address, overwrite)
     flags |= {
+        "head_from": head_from,
         "sample_timeout": sample_timeout,
         "shard_timeout": shard_timeout,
         "max_reject_rate": max_reject_rate,
@@ -125,6 +128,7 @@ def predict(
 def project(
     dataset: DatasetArg = None,
     head: Head = None,
+    head_from: HeadFrom = None,
     features: FeaturesOf = None,
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
@@ -148,6 +152,7 @@ def project(
 
     flags = _over_shards(dataset, head, features, workers, cpus_per_worker, ray_address, overwrite)
     flags |= {
+        "head_from": head_from,
         "sample_timeout": sample_timeout,
         "shard_timeout": shard_timeout,
         "max_reject_rate": max_reject_rate,
@@ -188,7 +193,7 @@ def probe(
 
 
 def sweep(
-    config: Annotated[str | None, typer.Argument(help="YAML file: dataset, name, train, over, seeds")] = None,
+    config: Annotated[str, typer.Argument(help="YAML file: dataset, name, train, over, seeds")],
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     ray_address: Address = None,
@@ -197,7 +202,7 @@ def sweep(
 ) -> None:
     """Train one config with many settings and seeds, and print one table.
 
-    mmdata sweep configs/mfeat/sweep.yaml --workers 4
+    mmdata sweep configs/demo/sweep.yaml --workers 4
     """
     from dataclasses import asdict
 

@@ -107,7 +107,9 @@ TaskConfig = Annotated[
 class RecipeConfig(Model):
     """How to train."""
 
-    monitor: str | None = Field(None, description="TASK/FIGURE on validation; default: the main one of the first task")
+    monitor: str | None = Field(
+        None, description="TASK/FIGURE on validation; default: the main one of the task, or tasks/mean"
+    )
     epochs: int = Field(40, gt=0)
     batch: int = Field(256, gt=0, description="rows")
     lr: float = Field(1e-3, gt=0)
@@ -181,6 +183,7 @@ class PredictConfig(Job):
     """Features -> what a head says of each sample, a Parquet a shard."""
 
     head: Name
+    head_from: str | None = Field(None, description="a dataset to copy the head from, unless it is here")
     features: dict[InputName, str] = Field({}, description="input: feature set; default: those it was trained on")
 
 
@@ -188,6 +191,7 @@ class ProjectConfig(Job):
     """Features -> a head's output as features."""
 
     head: Name
+    head_from: str | None = Field(None, description="a dataset to copy the head from, unless it is here")
     features: dict[InputName, str] = Field({}, description="input: feature set; default: those it was trained on")
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mmdata.fusion.evaluate import recall_at
 from mmdata.fusion.heads import Head
 from mmdata.fusion.pack import Pack
+from mmdata.types import EncoderCard
 
 Matrix = NDArray[np.float64]
 RIDGES = ((1.0, 1.0), (3.0, 1.0), (3.0, 3.0), (10.0, 3.0), (10.0, 10.0))  # times the mean variance of a direction
@@ -85,6 +86,26 @@ class Fit:
     ridges: tuple[float, float]
     share: float
     correlations: Matrix  # canonical, of the training pairs, as small as the ridges make them, (dim,)
+
+
+def common_space(cards: Mapping[str, EncoderCard]) -> dict[str, Columns]:
+    """The columns of each input that are vectors of one space: of the first that two have, empty where none is."""
+    held = {
+        name: {card.space: (0, card.dim)}
+        | {space: tuple(at) for space, at in card.preprocessing.get("holds", {}).items()}
+        for name, card in cards.items()
+    }
+    for space in (space for spaces in held.values() for space in spaces):
+        found = {name: spaces[space] for name, spaces in held.items() if space in spaces}
+        if len(found) > 1:
+            return found
+    return {}
+
+
+def common_columns(one: EncoderCard, other: EncoderCard) -> tuple[Columns, Columns] | None:
+    """The same of two features; None where there are none."""
+    found = common_space({"one": one, "other": other})
+    return (found["one"], found["other"]) if found else None
 
 
 def fit_cca(

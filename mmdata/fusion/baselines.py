@@ -10,15 +10,19 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
-from mmdata.fusion.align import fit_cca
+from mmdata.fusion.align import Columns, common_columns, fit_cca
 from mmdata.fusion.feed import Feed
+from mmdata.fusion.labels import labelled
 from mmdata.fusion.metrics import intervals
+from mmdata.fusion.model import FusionModel
 from mmdata.fusion.probe import fit_probe
 from mmdata.fusion.splits import hash_share
 from mmdata.fusion.tasks import Align, Multiclass, Multilabel, Outputs, Regression, Task
+from mmdata.types import EncoderCard
 
-MOST = 20_000  # training rows that a baseline sees
-MOST_PAIRS = 20_000
+MOST = 20_000  # rows that a baseline learns from, and that it chooses by
+CCA_DIM = 128  # as of mmdata align
+OURS = "this head"
 FOLDS = 4
 RIDGES = tuple(10.0**power for power in range(-2, 6))
 Matrix = NDArray[np.floating]
@@ -44,6 +48,8 @@ class Rows:
 
     x: dict[str, Matrix]  # (n, dim)
     present: dict[str, NDArray[np.bool_]]  # (n,)
+    scale: dict[str, Matrix]  # (dim,), what x was divided by
+    cards: Mapping[str, EncoderCard]  # of the inputs that are pooled
 
     @property
     def all(self) -> Matrix:
@@ -52,24 +58,33 @@ class Rows:
 
 
 @torch.no_grad()
-def features(model: torch.nn.Module, feed: Feed, rows: NDArray[np.int64]) -> Rows:
-    """The features of some rows as the head's own standardisers see them."""
+def features(model: FusionModel, feed: Feed, rows: NDArray[np.int64]) -> Rows:
+    """The features of some rows, one at least, as the head's own standardisers see them."""
     model.eval()
+    stems: dict[str, Any] = dict(model.stems.items())
     states = [model(batch.inputs) for batch in feed.batches(torch.from_numpy(rows), 4096)]
     names = states[0].standard
     return Rows(
         {name: torch.cat([state.standard[name] for state in states]).cpu().numpy() for name in names},
         {name: torch.cat([state.present[name] for state in states]).cpu().numpy() for name in names},
+        {name: stem.scale.cpu().numpy() for name, stem in stems.items()},
+        feed.cards,
     )
 
 
 def baselines(task: Task, parts: Mapping[str, tuple[Rows, NDArray[Any]]]) -> dict[str, Outputs]:
     """Outputs of every baseline that the task has, for the rows of the part `asked`; `train` and `validation` fit it.
 
-    A part is its rows and the task's targets.
+    A part is its rows and the task's targets; the two that fit hold one row at least, and all of theirs have a label.
     """
     maker: Callable[..., dict[str, Outputs]] | None = MAKERS.get(type(task))
     return maker(task, **parts) if maker else {}
+
+
+def to_fit(rows: NDArray[np.int64], target: NDArray[Any]) -> NDArray[np.int64]:
+    """Those of the rows that have a label in `target`, the same 20,000 of them at most."""
+    found = np.random.default_rng(0).permutation(rows[labelled(target[rows])])[:MOST]
+    return np.sort(found)
 
 
 def standings(task: Task, head: Outputs, others: Mapping[str, Outputs], target: NDArray[Any]) -> list[Standing]:
@@ -80,7 +95,7 @@ def standings(task: Task, head: Outputs, others: Mapping[str, Outputs], target: 
     score, rows = task.resampled(head, target)
     if not rows:
         return []
-    found = [Standing("this head", score(np.arange(rows)), *intervals([score], rows)[0])]
+    found = [Standing(OURS, score(np.arange(rows)), *intervals([score], rows)[0])]
     for name, outputs in others.items():
         ours, rows = task.resampled({key: head[key] for key in outputs}, target)
         theirs, _ = task.resampled(outputs, target)
@@ -105,29 +120,21 @@ def verdict(found: list[Standing]) -> str:
     return f"{how} the best baseline, {best.name} ({best.value:.3f}): {lead}"
 
 
-def _some(part: tuple[Rows, NDArray[Any]], kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    places = np.flatnonzero(kept)
-    places = np.sort(np.random.default_rng(0).permutation(places)[:MOST])
-    return places, part[1][places]
-
-
 def _multiclass(task: Multiclass, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
-    count = len(task.classes)
-    places, y = _some(train, train[1] >= 0)
-    judged, yv = _some(validation, validation[1] >= 0)
+    count, y = len(task.classes), train[1]
     share = np.bincount(y, minlength=count) / len(y)
     found: dict[str, Outputs] = {"majority": {"probability": np.tile(share, (len(asked[1]), 1))}}
     for name, (x, xv, xa) in _views(train[0], validation[0], asked[0]).items():
-        probe = fit_probe(x[places], y, xv[judged], yv, fine=False)
+        probe = fit_probe(x, y, xv, validation[1], fine=False)
         found[f"{name}, logistic regression"] = {"probability": probe.probability(xa, count)}
     return found
 
 
 def _multilabel(task: Multilabel, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
-    places, y = _some(train, ~np.isnan(train[1]).any(1))
+    y = train[1]
     found: dict[str, Outputs] = {"majority": {"probability": np.tile(y.mean(0), (len(asked[1]), 1))}}
     for name, (x, _, xa) in _views(train[0], validation[0], asked[0]).items():
-        columns = [_binary(x[places], y[:, i], xa) for i in range(y.shape[1])]
+        columns = [_binary(x, y[:, i], xa) for i in range(y.shape[1])]
         found[f"{name}, logistic regression"] = {"probability": np.stack(columns, axis=1)}
     return found
 
@@ -140,10 +147,9 @@ def _binary(x: Matrix, y: NDArray[Any], asked: Matrix) -> NDArray[Any]:
 
 
 def _regression(task: Regression, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
-    places, y = _some(train, ~np.isnan(train[1]))
     found: dict[str, Outputs] = {"mean": {"value": np.full(len(asked[1]), task.mean)}}
     for name, (x, _, xa) in _views(train[0], validation[0], asked[0]).items():
-        model = RidgeCV(alphas=RIDGES).fit(x[places], y)
+        model = RidgeCV(alphas=RIDGES).fit(x, train[1])
         found[f"{name}, ridge regression"] = {"value": model.predict(xa) * task.scale + task.mean}
     return found
 
@@ -154,20 +160,26 @@ def _views(*parts: Rows) -> dict[str, tuple[Matrix, ...]]:
 
 
 def _align(task: Align, train: Any, validation: Any, asked: Any) -> dict[str, Outputs]:
-    """Closed-form CCA, its ridges chosen by cross-validation on train; for more than two inputs, of the first two."""
+    """Closed-form CCA of every two inputs, as `mmdata align` fits it: its options by cross-validation on train."""
     rows, target = train
     found = {}
-    for one, other in combinations(task.between, 2):
-        both = np.flatnonzero(rows.present[one] & rows.present[other])[:MOST_PAIRS]
+    for pair in combinations(task.between, 2):
+        both = np.flatnonzero(rows.present[pair[0]] & rows.present[pair[1]])
         groups = [str(group) for group in target[both]]
         folds = np.array([int(FOLDS * hash_share(f"fold:{group}")) for group in groups])
-        fit = fit_cca(rows.x[one][both], rows.x[other][both], groups, folds, 128)
-        sides = {one: fit.left, other: fit.right}
-        found[f"CCA of {one} and {other}"] = {
-            name: np.where(asked[0].present[name][:, None], sides[name].project(asked[0].x[name]), np.nan)
-            for name in (one, other)
+        left, right = (rows.x[name][both] * rows.scale[name] for name in pair)
+        fit = fit_cca(left, right, groups, folds, CCA_DIM, shared=_shared(rows, pair))
+        found[f"CCA of {pair[0]} and {pair[1]}"] = {
+            name: np.where(asked[0].present[name][:, None], tower.project(asked[0].x[name] * rows.scale[name]), np.nan)
+            for name, tower in zip(pair, (fit.left, fit.right), strict=True)
         }
     return found
+
+
+def _shared(rows: Rows, pair: tuple[str, str]) -> tuple[Columns, Columns] | None:
+    """Of pooled features; tokens are in no space that a card names."""
+    cards = [rows.cards[name] for name in pair if name in rows.cards]
+    return common_columns(*cards) if len(cards) == len(pair) else None
 
 
 MAKERS: dict[type, Callable[..., dict[str, Outputs]]] = {

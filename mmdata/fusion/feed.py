@@ -76,6 +76,7 @@ class Feed:
 
     def __init__(self, pack: Pack, targets: Mapping[str, Tensor], plan: Plan, device: str = "cpu") -> None:
         self.device, self.plan, self.size = device, plan, len(pack)
+        self.cards = {name: one.card for name, one in pack.inputs.items() if not one.tokens}
         resident = plan.where is Where.RESIDENT
         self._home = device if resident else "cpu"  # where rows are gathered
         self._inputs = {name: _Columns(one, self._home, resident) for name, one in pack.inputs.items()}

@@ -21,6 +21,7 @@ from mmdata.storage.store import sha256
 from mmdata.types import EncoderCard, Modality
 
 AGAIN = "make it again: mmdata align or train ... --overwrite"
+NO_HEADS = "none yet: run mmdata align or mmdata train, or take one with --head-from DATASET"
 MODULES = {"cca": "mmdata.fusion.align", "fusion": "mmdata.fusion.trained"}
 """The module that takes a head's tensors to its towers, by kind of head."""
 
@@ -151,7 +152,7 @@ def read_head(dataset: Dataset, name: str) -> Head:
     try:
         about = dataset.store.read(f"{folder}/head.json")
     except NotFound as error:
-        there = ", ".join(dataset.names("heads")) or "none yet: run mmdata align or mmdata train"
+        there = ", ".join(dataset.names("heads")) or NO_HEADS
         raise NotFound(f"{dataset.url} has no head {name!r}; there are: {there}") from error
     data = dataset.store.read(f"{folder}/head.safetensors")
     where = dataset.store.where(folder)
@@ -164,6 +165,19 @@ def read_head(dataset: Dataset, name: str) -> Head:
         return Head(inputs=cards, tensors=load_tensors(data), **facts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{where}/head.json does not describe a head: {error}; {AGAIN}") from error
+
+
+def take_head(dataset: Dataset, name: str, source: str) -> Head:
+    """The head of this name, copied from the dataset at `source` unless it is there. Conflict when another one is."""
+    other = Dataset.open(source)
+    head = read_head(other, name)
+    try:
+        mine = read_head(dataset, name)
+    except NotFound:
+        return write_head(dataset, head, read_metrics(other, name))
+    if mine.sha256 != head.sha256:
+        raise Conflict(f"{dataset.url} has another head {name!r} than {source}; train it there under another name")
+    return mine
 
 
 def find_head(dataset: Dataset, name: str, made_from: dict[str, Any]) -> Head | None:

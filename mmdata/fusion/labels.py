@@ -1,7 +1,8 @@
 """Labels of a pack's rows: from its metadata, or from a table beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,18 @@ from mmdata.fusion.splits import Part, Parts
 from mmdata.fusion.tasks import TASKS
 from mmdata.storage.tables import concat
 
-READERS = {
-    "csv": pyarrow.csv.read_csv,
+READERS: dict[str, Callable[[str], pa.Table]] = {
+    "csv": partial(pyarrow.csv.read_csv, convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True)),
     "jsonl": pyarrow.json.read_json,
     "parquet": pyarrow.parquet.read_table,
 }
 
 
 def read_labels(path: str) -> pa.Table:
-    """A table of labels with a column `key`. ConfigError when it is none, or has a key twice."""
+    """A table of labels with a column `key`. ConfigError when it is none, or has a key twice.
+
+    A csv has no label where a cell is empty, NA, NaN or null (as pandas reads it).
+    """
     suffix = path.rpartition(".")[2]
     if suffix not in READERS:
         raise ConfigError(f"{path}: labels are a table that ends in .{', .'.join(READERS)}")
@@ -50,11 +54,19 @@ def add_labels(rows: pa.Table, tables: Mapping[int, pa.Table]) -> pa.Table:
 
 def _joined(rows: pa.Table, table: pa.Table) -> pa.Table:
     place = pc.index_in(rows["key"], table["key"])
+    if place.null_count == len(rows):
+        raise ConfigError(
+            f"no key of the labels is the key of a sample: there {_first(table['key'])}, here {_first(rows['key'])}"
+        )
     names = [name for name in table.column_names if name != "key"]
     rows = rows.drop_columns([name for name in names if name in rows.column_names])
     for name in names:
         rows = rows.append_column(name, table[name].take(place))
     return rows
+
+
+def _first(keys: pa.ChunkedArray) -> str:
+    return ", ".join(map(repr, keys[:2].to_pylist())) or "none"
 
 
 def column(rows: pa.Table, name: str) -> pa.ChunkedArray:
@@ -89,7 +101,7 @@ def encode(
     facts, targets = {}, {}
     for name, (type_, label) in columns.items():
         labels = column(rows, label) if label else rows["key"]
-        labels = pc.if_else(pa.array(shown), labels, pa.scalar(None, labels.type))
+        labels = pc.if_else(_is_label(labels, shown), labels, pa.scalar(None, labels.type))
         task = TASKS[type_]
         try:
             facts[name] = known[name] if name in known else task.learn(labels.take(pa.array(parts[Part.TRAIN])))
@@ -97,6 +109,20 @@ def encode(
         except ConfigError as error:
             raise ConfigError(f"task {name!r}, column {label!r}: {error}") from error
     return facts, targets
+
+
+def strangers(rows: pa.Table, name: str, target: NDArray[np.int64], asked: NDArray[np.int64]) -> int:
+    """How many of the rows `asked` have a class in the column `name` that the targets do not know."""
+    given = np.array(pc.fill_null(_is_label(column(rows, name), np.ones(len(rows), bool)), False))
+    given &= np.array(pc.is_valid(column(rows, name)))
+    return int((given & (target < 0))[asked].sum())
+
+
+def _is_label(labels: pa.ChunkedArray, shown: NDArray[np.bool_]) -> pa.Array:
+    """Which labels may be read and are no NaN, which says that there is none."""
+    if not pa.types.is_floating(labels.type):
+        return pa.array(shown)
+    return pc.and_(pa.array(shown), pc.invert(pc.is_nan(labels)))
 
 
 def labelled(target: NDArray[Any]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from mmdata.fusion.evaluate import KS, wrong_before
 
 LOWER_IS_BETTER = ("mae", "ece", "log_loss")
+COMPARED = 20_000  # rows of an alignment, since each is compared with each
 BINS = 10  # of the calibration error
 Rows = NDArray[np.floating]
 
@@ -101,16 +102,21 @@ def regression(value: Rows, target: Rows) -> dict[str, float]:
 
 
 def alignment(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[str, float]:
-    """R@1, R@5, R@10 and the median rank of every direction between `(n, dim)` sides, and the mean R@10.
+    """R@1, R@5, R@10 and the median rank of every direction between `(n, dim)` sides, and over all directions the mean
+    R@10 and the mean reciprocal rank, which tells more where rows are few.
 
-    A row that lacks a side has NaN there and is left out of its directions.
+    A row that lacks a side has NaN there and is left out of its directions; of more than 20,000 the first are compared.
     """
     found: dict[str, float] = {}
-    for (one, other), before in _ranks(sides, group).items():
+    ranks = _ranks(sides, group)
+    for (one, other), before in ranks.items():
         found |= {f"{one} to {other} R@{k}": float((before < k).mean()) for k in KS}
         found[f"{one} to {other} median rank"] = float(np.median(before)) + 1
+    if not ranks:
+        return {}
     tens = [value for name, value in found.items() if name.endswith("R@10")]
-    return {"mean R@10": float(np.mean(tens)), **found} if tens else {}
+    inverse = [float((1 / (before + 1)).mean()) for before in ranks.values()]
+    return {"mean R@10": float(np.mean(tens)), "mean reciprocal rank": float(np.mean(inverse)), **found}
 
 
 def alignment_hits(sides: dict[str, Rows], group: NDArray[np.int64]) -> Rows:
@@ -121,14 +127,17 @@ def alignment_hits(sides: dict[str, Rows], group: NDArray[np.int64]) -> Rows:
 def _ranks(sides: dict[str, Rows], group: NDArray[np.int64]) -> dict[tuple[str, str], NDArray[np.int64]]:
     found = {}
     for one, other in permutations(sides, 2):
-        kept = np.isfinite(sides[one][:, 0]) & np.isfinite(sides[other][:, 0])
-        if kept.any():
+        kept = np.flatnonzero(np.isfinite(sides[one][:, 0]) & np.isfinite(sides[other][:, 0]))[:COMPARED]
+        if len(kept):
             found[one, other] = wrong_before(sides[one][kept], sides[other][kept], group[kept])
     return found
 
 
 def separation(right: Rows, wrong: Rows) -> dict[str, float]:
-    """auroc and accuracy of the probabilities of true and of mixed pairs."""
+    """auroc and accuracy of the probabilities of true and of mixed pairs; NaN is no pair."""
+    right, wrong = right[np.isfinite(right)], wrong[np.isfinite(wrong)]
+    if not len(right) or not len(wrong):
+        return {}
     truth = np.repeat([1, 0], [len(right), len(wrong)])
     scores = np.concatenate([right, wrong])
     return {"auroc": float(roc_auc_score(truth, scores)), "accuracy": float(((scores > 0.5) == truth).mean())}

@@ -21,7 +21,10 @@ from mmdata.fusion.losses import Balance
 from mmdata.fusion.metrics import better
 from mmdata.fusion.model import FusionModel, mean_and_scale
 from mmdata.fusion.splits import Part, Parts
-from mmdata.fusion.tasks import Outputs
+from mmdata.fusion.tasks import Align, Outputs
+
+MEAN = "tasks/mean"
+"""The mean over several tasks of the main figure of each, all of which are 1 at best."""
 
 START_ROWS = 4096  # training rows from which the first loss of each task is taken
 Watch = Callable[[dict[str, Any]], None]
@@ -30,7 +33,7 @@ Watch = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train; `monitor` is TASK/FIGURE on the validation rows."""
+    """How to train; `monitor` is TASK/FIGURE on the validation rows, or MEAN."""
 
     monitor: str
     epochs: int = 40
@@ -143,7 +146,16 @@ def train(
         keeper.save(run)
         point("train.epoch")
     model.load_state_dict(run.best)
+    _settle(model, feed, torch.from_numpy(parts[Part.VALIDATION]))
     return run
+
+
+def _settle(model: FusionModel, feed: Feed, validation: Tensor) -> None:
+    """What tasks choose by validation when all is learned."""
+    found = collect(model, feed, validation)
+    for name, task in model.tasks.items():
+        if isinstance(task, Align):
+            task.settle(*found[name])
 
 
 def _start(model: FusionModel, feed: Feed, rows: Tensor, recipe: Recipe) -> Run:
@@ -225,7 +237,7 @@ def run_tasks(
     """The outputs of every task for some rows, in that order; inputs in `without`, or not in the feed, are missing."""
     model.eval()
     found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in model.tasks}
-    for batch in feed.batches(rows, size):
+    for batch in feed.batches(rows, size) if len(rows) else (feed.batch(rows),):
         state = model({name: pair for name, pair in batch.inputs.items() if name not in without})
         for name, pieces in found.items():
             pieces.append(model.task(name).outputs(state))
@@ -245,13 +257,24 @@ def _joined(pieces: list[dict[str, Tensor]]) -> Outputs:
 
 
 def figures(model: FusionModel, feed: Feed, rows: Tensor, without: Collection[str] = ()) -> dict[str, float]:
-    """TASK/FIGURE of some rows."""
-    found = collect(model, feed, rows, without)
-    return {
+    """TASK/FIGURE of some rows, and of several tasks MEAN."""
+    collected = collect(model, feed, rows, without)
+    found = {
         f"{name}/{figure}": value
-        for name, (outputs, target) in found.items()
+        for name, (outputs, target) in collected.items()
         for figure, value in model.task(name).scores(outputs, target).items()
     }
+    tasks = {name: (task.type, task.weight) for name, task in model.architecture.tasks.items()}
+    main = [f"{name}/{model.task(name).main}" for name in judged(tasks)]
+    if len(main) > 1:
+        found[MEAN] = float(np.mean([found[name] for name in main if name in found] or [0.0]))
+    return found
+
+
+def judged(tasks: Mapping[str, tuple[str, float]]) -> list[str]:
+    """The tasks that say how good a head is, by their types and weights: rebuilding only where there is no other."""
+    weighted = [name for name, (_, weight) in tasks.items() if weight] or list(tasks)
+    return [name for name in weighted if tasks[name][0] != "reconstruct"] or weighted
 
 
 def _end_epoch(run: Run, feed: Feed, validation: NDArray[np.int64], recipe: Recipe, steps: int, crew: Crew) -> None:

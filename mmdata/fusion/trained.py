@@ -13,6 +13,7 @@ from mmdata.fusion.feed import Feed, Inputs, Plan, Where
 from mmdata.fusion.heads import FUSED, Head
 from mmdata.fusion.model import Architecture, FusionModel
 from mmdata.fusion.pack import Pack
+from mmdata.fusion.tasks.pairs import shared_width
 
 
 def load_model(head: Head, device: str = "cpu") -> FusionModel:
@@ -35,8 +36,9 @@ def output_dims(architecture: Architecture) -> dict[str, int]:
     name = align_task(architecture)
     if name is None:
         return {FUSED: architecture.dim}
-    options = architecture.tasks[name].options
-    return {one: options.get("dim", 128) for one in sorted(options["between"])}
+    task = architecture.tasks[name]
+    dim = task.options.get("dim", 128) + shared_width(task.facts)
+    return dict.fromkeys(sorted(task.options["between"]), dim)
 
 
 @torch.no_grad()

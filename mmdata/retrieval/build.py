@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmdata.cluster import Resources, run
+from mmdata.cluster import Resources, Task, run
 from mmdata.crash import point
 from mmdata.errors import Damage
 from mmdata.retrieval.kinds import empty_store
@@ -82,11 +82,11 @@ def make_parts(
     Raises the error of the first shard that failed.
     """
     parts: dict[str, Part] = {}
-    for ended in run(partial(_setup, recipe), _make_part, shards, resources):
+    for ended in run(partial(_setup, recipe), _make_part, [Task(shard) for shard in shards], resources, name="index"):
         if ended.error is not None:
             raise ended.error
         assert ended.result is not None  # noqa: S101  it has ended without an error
-        parts[ended.item] = ended.result
+        parts[ended.item.shard] = ended.result
         done(len(parts), sum(part.rows for part in parts.values()))
     return [parts[shard] for shard in shards]
 
@@ -101,8 +101,8 @@ def _setup(recipe: Recipe) -> _State:
     return _State(recipe, load_trained(recipe))
 
 
-def _make_part(state: _State, shard: str) -> Part:
-    recipe = state.recipe
+def _make_part(state: _State, task: Task) -> Part:
+    recipe, shard = state.recipe, task.shard
     receipt = recipe.features.receipts[shard]
     table = recipe.features.read(receipt)
     raw = vectors(table)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmdata.encoders import Encoder, Prepared, Request, decode_options, describe, encode_many, load_encoder
@@ -18,6 +17,7 @@ from mmdata.fusion.heads import Tower, read_head
 from mmdata.media import decode
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import CARD, card_from_json, vectors
+from mmdata.storage.tables import open_parquet
 from mmdata.types import EncoderCard, Modality, Rejected
 
 HEAD = "head:"
@@ -152,7 +152,7 @@ def _npy_batches(path: Path, card: EncoderCard, size: int) -> Iterator[NDArray[A
 
 
 def _parquet_batches(path: Path, card: EncoderCard, size: int) -> Iterator[NDArray[Any]]:
-    with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+    with open_parquet(path) as file:
         footer = file.schema_arrow.metadata or {}
         if CARD in footer:
             theirs = card_from_json(footer[CARD], str(path))

@@ -12,7 +12,7 @@ from mmdata.cluster import Resources
 from mmdata.config import AlignConfig
 from mmdata.crash import point
 from mmdata.errors import ConfigError
-from mmdata.fusion.align import Columns, fit_cca, tensors_of
+from mmdata.fusion.align import common_columns, fit_cca, tensors_of
 from mmdata.fusion.evaluate import chance_at, recall_at
 from mmdata.fusion.heads import Head, find_head, read_metrics, write_head
 from mmdata.fusion.splits import hash_share
@@ -20,7 +20,7 @@ from mmdata.stages import Summary, Watch, silent
 from mmdata.stages.project import project_head
 from mmdata.storage.dataset import Dataset, head_folder
 from mmdata.storage.features import Features, vectors
-from mmdata.types import EncoderCard, Modality
+from mmdata.types import Modality
 
 MAX_PAIRS = 100_000  # more do not help a linear map, and both sides are held in memory
 FOLDS = 4  # of the cross-validation on the training captions that chooses the ridges
@@ -72,7 +72,7 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
         )
     train = [group for group, is_held in zip(groups, held, strict=True) if not is_held]
     folds = np.array([int(FOLDS * hash_share(f"{config.seed}:fold:{group}")) for group in train])
-    shared = _shared(left.card, right.card)
+    shared = common_columns(left.card, right.card)
     fit = fit_cca(x[~held], y[~held], train, folds, config.dim, shared=shared)
     modalities = left.card.modality, right.card.modality
     projected = fit.left.project(x[held]), fit.right.project(y[held])
@@ -96,15 +96,6 @@ def _head(dataset: Dataset, config: AlignConfig, left: Features, right: Features
         tensors=tensors_of(dict(zip(modalities, (fit.left, fit.right), strict=True))),
     )
     return write_head(dataset, head, facts | metrics)
-
-
-def _shared(left: EncoderCard, right: EncoderCard) -> tuple[Columns, Columns] | None:
-    """The columns of both sides that are vectors of one space; None where there are none."""
-    mine, theirs = (
-        {card.space: (0, card.dim)} | {space: tuple(at) for space, at in card.preprocessing.get("holds", {}).items()}
-        for card in (left, right)
-    )
-    return next(((mine[space], theirs[space]) for space in mine if space in theirs), None)
 
 
 def _pairs(left: Features, right: Features) -> tuple[NDArray[Any], NDArray[Any], list[str]]:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmdata.config import TrainConfig
-from mmdata.config.learn import SplitConfig
+from mmdata.config.learn import AlignTaskConfig, SplitConfig, TaskConfig
 from mmdata.errors import ConfigError
+from mmdata.fusion.align import common_space
 from mmdata.fusion.labels import add_labels, column, encode, groups, labelled, read_labels, shots
 from mmdata.fusion.model import Architecture, TaskFacts
 from mmdata.fusion.operators import default_operator
@@ -90,10 +91,19 @@ def architecture(config: TrainConfig, one: Lesson) -> Architecture:
     for name, task in config.tasks.items():
         options = {key: value for key, value in task.model_dump(mode="json").items() if key not in OWN}
         _check_inputs(name, options, list(inputs))
-        tasks[name] = TaskFacts(task.type, task.weight, options, one.facts[name])
+        tasks[name] = TaskFacts(task.type, task.weight, options, one.facts[name] | _shared(task, one.pack))
     model = config.model
     fusion = model.fusion or default_operator(len(inputs), bool(tokens))
     return Architecture(inputs, tokens, fusion, model.dim, model.layers, model.dropout, tasks)
+
+
+def _shared(task: TaskConfig, pack: Pack) -> dict[str, Any]:
+    """What an align task is told of the space that its inputs share before; of pooled ones, tokens have no card."""
+    if not isinstance(task, AlignTaskConfig):
+        return {}
+    pooled = {name: pack.inputs[name] for name in task.between if not pack.inputs[name].tokens}
+    found = common_space({name: one.card for name, one in pooled.items()})
+    return {"shared": {name: list(columns) for name, columns in found.items()}} if found else {}
 
 
 def _check_inputs(name: str, options: dict[str, Any], inputs: list[str]) -> None:

@@ -11,7 +11,7 @@ from mmdata.config import PredictConfig
 from mmdata.crash import point
 from mmdata.errors import conflict
 from mmdata.fusion.feed import Feed, Plan, Where
-from mmdata.fusion.heads import Head, read_head
+from mmdata.fusion.heads import Head, take_head
 from mmdata.fusion.model import FusionModel
 from mmdata.fusion.train import run_tasks
 from mmdata.fusion.trained import load_model
@@ -31,7 +31,7 @@ def predict(config: PredictConfig, resources: Resources, watch: Watch = silent) 
     another head or from other features.
     """
     dataset = Dataset.open(config.dataset)
-    head = read_head(dataset, config.head)
+    head = take_head(dataset, config.head, config.head_from or config.dataset)
     features = head_features(dataset, head, config.features)
     folder = predictions_folder(head.name)
     content = shard_content(features)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mmdata.config import ProbeConfig, TrainConfig, check
+from mmdata.errors import ConfigError
 from mmdata.fusion.baselines import features
 from mmdata.fusion.feed import Feed, plan
 from mmdata.fusion.labels import shots
@@ -45,6 +46,9 @@ def probe(config: ProbeConfig) -> Probed:
     fit_standardiser(model, feed, torch.from_numpy(one.parts[Part.TRAIN]))
     target = one.targets[TASK].numpy()
     labelled = {part: rows[target[rows] >= 0] for part, rows in one.parts.items()}
+    empty = [part.value for part, rows in labelled.items() if not len(rows)]
+    if empty:
+        raise ConfigError(f"no row of {' and '.join(empty)} has a label in the column {config.column!r}")
     x = {part: features(model, feed, rows).all for part, rows in labelled.items()}
     y = {part: target[rows] for part, rows in labelled.items()}
     right, chosen = [], []

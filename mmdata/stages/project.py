@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmdata.cluster import Resources, Task, in_work
 from mmdata.config import ProjectConfig
 from mmdata.crash import point
-from mmdata.fusion.heads import FUSED, Head, read_head
+from mmdata.fusion.heads import FUSED, Head, take_head
 from mmdata.fusion.pack import Pack
 from mmdata.stages import Job, Summary, Watch, run_job, silent
 from mmdata.stages.heads import head_features, head_receipt, read_shard, sample_ids, shard_content
@@ -28,7 +28,7 @@ def project(config: ProjectConfig, resources: Resources, watch: Watch = silent) 
     Raises NotFound without the head or its features, Conflict when the features are of another encoder.
     """
     dataset = Dataset.open(config.dataset)
-    head = read_head(dataset, config.head)
+    head = take_head(dataset, config.head, config.head_from or config.dataset)
     features = head_features(dataset, head, config.features)
     return project_head(dataset, head, features, config.overwrite, resources, watch, config.max_reject_rate)
 

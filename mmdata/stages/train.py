@@ -17,7 +17,7 @@ from mmdata.fusion.model import FusionModel
 from mmdata.fusion.splits import Part
 from mmdata.fusion.tasks import TASKS
 from mmdata.fusion.trackers import forget, tracking
-from mmdata.fusion.train import ALONE, Crew, Recipe, Run, Watch, figures, fit_standardiser, train
+from mmdata.fusion.train import ALONE, MEAN, Crew, Recipe, Run, Watch, figures, fit_standardiser, judged, train
 from mmdata.fusion.trained import output_dims, tensors_of
 from mmdata.stages import Summary
 from mmdata.stages.compare import comparison
@@ -25,7 +25,7 @@ from mmdata.stages.learning import Lesson, architecture, label_counts, lesson
 from mmdata.storage.dataset import Dataset, head_folder
 from mmdata.storage.store import sha256
 
-PLACE = ("device", "workers", "cpus_per_worker", "gpus_per_worker", "ray_address")
+PLACE = ("device", "cpus_per_worker", "gpus_per_worker", "ray_address")
 ASIDE = ("dataset", "name", "overwrite", "checkpoint", "baselines", "trackers", *PLACE)  # what no weight depends on
 SEEN = (Part.TRAIN, Part.VALIDATION)  # test labels are not read here
 FROZEN = {"none": (), "stems": ("stems.",), "fusion": ("stems.", "fusion.")}
@@ -109,9 +109,7 @@ def _checkpoints(config: TrainConfig, dataset: Dataset, one: Lesson) -> Checkpoi
 
 def _made_from(config: TrainConfig, dataset: Dataset, one: Lesson) -> dict[str, Any]:
     """All that decides the weights: the config, the features by content, the labels, the head that it starts from."""
-    options = config.model_dump(
-        mode="json", exclude={"dataset", "name", "overwrite", "device", "checkpoint", "trackers"}
-    )
+    options = config.model_dump(mode="json", exclude=set(ASIDE))
     labels = [sha256(_bytes(target)) for _, target in sorted(one.targets.items())]
     init = {"init_sha256": read_head(dataset, config.init).sha256} if config.init else {}
     return {"config": options, "pack": one.pack.name, "labels": labels} | init
@@ -143,10 +141,11 @@ def _take_over(model: FusionModel, head: Head, freeze: str, one: Lesson) -> None
 
 
 def recipe_of(config: TrainConfig) -> Recipe:
-    """The recipe of a config, with the figure that is watched when none is named."""
-    first, task = next(iter(config.tasks.items()))
+    """The recipe of a config; where it names no figure to watch, the main one of its task, or the mean of several."""
     options = config.train.model_dump()
-    return Recipe(**options | {"monitor": options["monitor"] or f"{first}/{TASKS[task.type].main}"})
+    tasks = judged({name: (task.type, task.weight) for name, task in config.tasks.items()})
+    watched = MEAN if len(tasks) > 1 else f"{tasks[0]}/{TASKS[config.tasks[tasks[0]].type].main}"
+    return Recipe(**options | {"monitor": options["monitor"] or watched})
 
 
 def _head(config: TrainConfig, one: Lesson, model: FusionModel, made_from: dict[str, Any]) -> Head:

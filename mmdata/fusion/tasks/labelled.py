@@ -32,7 +32,12 @@ class Multiclass(nn.Module):
     def learn(labels: pa.ChunkedArray) -> dict[str, Any]:
         classes = sorted(pc.drop_null(pc.unique(labels)).to_pylist())
         if len(classes) < 2:
-            raise ConfigError(f"the training rows have {len(classes)} classes; a multiclass task needs two at least")
+            only = f" ({classes[0]!r})" if classes else ""
+            raise ConfigError(
+                f"a multiclass task needs two classes at least; the training rows have {len(classes)}{only}"
+            )
+        if fraction := next((one for one in classes if isinstance(one, float) and not one.is_integer()), None):
+            raise ConfigError(f"a number as {fraction:g} is no class; take the type regression")
         return {"classes": classes}
 
     @staticmethod
@@ -147,7 +152,11 @@ class Regression(nn.Module):
         return {"value": self.out(state.fused)[:, 0] * self.scale + self.mean}
 
     def scores(self, outputs: Outputs, target: NDArray[Any]) -> dict[str, float]:
-        return metrics.regression(outputs["value"], target * self.scale + self.mean)
+        return metrics.regression(outputs["value"], self.in_its_unit(target))
+
+    def in_its_unit(self, target: NDArray[Any]) -> NDArray[Any]:
+        """Standardised targets as they were."""
+        return np.asarray(target * self.scale + self.mean)
 
     def resampled(self, outputs: Outputs, target: NDArray[Any]) -> Resampled:
         return of_drawn_rows(self.scores, self.main, outputs, target)
