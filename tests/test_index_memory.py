@@ -10,19 +10,21 @@ from made_features import clusters, write_features
 from mmdata.storage.dataset import Dataset
 
 SHARD, DIM = 10_000, 64
-FEW, MANY = 5, 25  # shards
-BUDGET = 150_000_000  # bytes; the vectors of MANY shards take 64 MB
-SLACK = 16_000_000  # of what an allocator keeps
+FEW, MANY = 10, 25  # shards
+BUDGET = 250_000_000  # bytes; the vectors of MANY shards take 64 MB
+SLACK = 40_000_000  # of what allocators keep of shards that came and went
 BUILD = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from mmdata.cluster import Resources
 from mmdata.config import IndexConfig
 from mmdata.stages.index import index
 
 def build(url, kind):
-    asked = IndexConfig(dataset=url, features="f", kind=kind, memory=int(sys.argv[4]), min_recall=0.1)
+    terms = {"memory": int(sys.argv[4]), "min_recall": 0.1, "overwrite": True}
+    asked = IndexConfig(dataset=url, features="f", kind=kind, name=kind, **terms)
     index(asked, Resources(workers=0))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 before = build(sys.argv[1], sys.argv[3])
 print(build(sys.argv[2], sys.argv[3]) - before)
@@ -44,7 +46,7 @@ def peak(folder: Path, name: str, kind: str) -> tuple[int, int]:
     """Bytes of a build beyond those of one of a single shard in the same process, and bytes of the index."""
     run = [sys.executable, "-c", BUILD, str(folder / "one"), str(folder / name), kind, str(BUDGET)]
     done = subprocess.run(run, check=True, capture_output=True, text=True)
-    files = (folder / name / "indexes/f/000001").glob("*.faiss")
+    files = (folder / name / "indexes" / kind / "000001").glob("*.faiss")
     return int(done.stdout.split()[-1]), sum(path.stat().st_size for path in files)
 
 
