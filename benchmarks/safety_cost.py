@@ -1,125 +1,128 @@
-"""What hashes and checks cost an extraction: `python benchmarks/safety_cost.py [ROUNDS]`.
+"""What hashes and checks cost an extraction: `python benchmarks/safety_cost.py [ROUNDS [ENCODER]]`.
 
-Two sides, a process each, in turns: as it is, and with everything off that proves data or looks for bad data: the
-SHA-256 of parts, tables, files and documents, the checksums of Parquet pages, the limits on sizes of pictures, and the
-search for vectors that are no numbers. Each side reads shards that it has made itself. Counted from the moment that the
-model is loaded: wall time and CPU seconds of the process. A third side counts the CPU seconds that pass inside of the
-checks (all but those of Parquet pages), which noise touches less.
+Two sides in one process, each after the other in every round, in turns the one or the other first: as it is, and with
+everything off that proves data or looks for bad data: the SHA-256 of parts, tables, files and documents, the
+checksums of Parquet pages, the limits on sizes of pictures, and the search for vectors that are no numbers. Each side
+reads shards that it has made itself. Counted from the moment that the model is loaded: wall time and CPU seconds. The
+figure is the median of the rounds' ratios: what slows the machine down for seconds slows both sides of a round. A
+third side counts the CPU seconds that pass inside of the checks (all but those of Parquet pages), which noise touches
+less.
 """
 
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import extract as corpora
+import numpy as np
 
-ROUNDS = 5
-CORPORA = {"efficientnet-lite0": ("image", 480), "minilm": ("text", 1200)}
+from mmdata.cluster import Resources
+from mmdata.config import ExtractConfig, ShardConfig
+from mmdata.media import image
+from mmdata.stages import extract, rows
+from mmdata.stages.shard import shard
+from mmdata.storage import plan, receipts, sealed, shards, store, tables
+
+ROUNDS = 15
+CORPORA = {"efficientnet-lite0": ("image", 160), "minilm": ("text", 640)}
 SIDES = ("on", "off", "inside")
+HERE = Resources(workers=0)
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    with tempfile.TemporaryDirectory() as folder:
-        for spec, (modality, count) in CORPORA.items():
-            source = Path(folder) / modality
+    for spec in sys.argv[2:] or CORPORA:
+        with tempfile.TemporaryDirectory() as folder:
+            modality, count = CORPORA[spec]
+            source = Path(folder) / "source"
             source.mkdir()
             (corpora._pictures if modality == "image" else corpora._texts)(source, count)
-            seen = [
-                {side: _run(side, str(source), f"{folder}/{spec}-{side}", spec) for side in SIDES}
-                for _ in range(rounds)
-            ]
-            _report(spec, count, seen)
+            for side in SIDES:
+                with checks(side):
+                    options = {"samples_per_shard": count // 4, "validate_media": False}
+                    shard(ShardConfig(dataset=f"{folder}/{side}", source=str(source), **options), HERE)
+                    once(side, f"{folder}/{side}", spec)
+            report(spec, count, [round_of(folder, spec, turn) for turn in range(rounds)])
 
 
-def _run(side: str, source: str, url: str, spec: str) -> dict[str, float]:
-    command = [sys.executable, __file__, side, source, url, spec]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+def round_of(folder: str, spec: str, turn: int) -> dict[str, dict[str, float]]:
+    return {side: once(side, f"{folder}/{side}", spec) for side in (SIDES[::-1] if turn % 2 else SIDES)}
 
 
-def _report(spec: str, count: int, seen: list[dict[str, dict[str, float]]]) -> None:
+def report(spec: str, count: int, seen: list[dict[str, dict[str, float]]]) -> None:
     for what in ("wall", "cpu"):
         ratios = sorted(one["on"][what] / one["off"][what] for one in seen)
-        spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+        middle = f"the middle half {ratios[len(ratios) // 4]:.3f} to {ratios[-1 - len(ratios) // 4]:.3f}"
         rate = count / median(one["on"][what] for one in seen)
-        print(f"{spec}: {rate:.0f} samples a {what} second; with checks over without: {median(ratios):.3f} ({spread})")
+        print(f"{spec}: {rate:.0f} samples a {what} second; with checks over without: {median(ratios):.3f} ({middle})")
     share = median(one["inside"]["checks"] / one["inside"]["cpu"] for one in seen)
     print(f"{spec}: {share:.2%} of the CPU seconds pass inside of checks", flush=True)
 
 
-def one(side: str, source: str, url: str, spec: str) -> dict[str, float]:
-    from mmdata.cluster import Resources
-    from mmdata.config import ExtractConfig, ShardConfig
-    from mmdata.stages import extract
-    from mmdata.stages.shard import shard
-
-    inside = _turn(side)
-    here = Resources(workers=0)
-    count = len(list(Path(source).iterdir()))
-    shard(ShardConfig(dataset=url, source=source, samples_per_shard=count // 8, validate_media=False), here)
+def once(side: str, url: str, spec: str) -> dict[str, float]:
+    """Extract anew."""
     shutil.rmtree(f"{url}/features", ignore_errors=True)
     marks: list[tuple[float, float]] = []
-
-    def mark() -> None:
-        marks.append((time.perf_counter(), time.process_time()))
 
     def timed(job: Any, *arguments: Any) -> Any:
         def setup() -> Any:
             state = job.setup()
-            mark()
+            marks.append((time.perf_counter(), time.process_time()))
             inside[0] = 0.0
             return state
 
         summary = run_job(replace(job, setup=setup), *arguments)
-        mark()
+        marks.append((time.perf_counter(), time.process_time()))
         return summary
 
-    run_job, extract.run_job = extract.run_job, timed
-    extract.extract(ExtractConfig(dataset=url, encoders=(spec,)), here)
+    run_job = extract.run_job
+    with checks(side) as inside, patch.object(extract, "run_job", timed):
+        extract.extract(ExtractConfig(dataset=url, encoders=(spec,)), HERE)
     (wall, cpu), (wall_end, cpu_end) = marks
     return {"wall": wall_end - wall, "cpu": cpu_end - cpu, "checks": inside[0]}
 
 
-def _turn(side: str) -> list[float]:
-    """Take the checks away, or count the CPU seconds inside of them, in the list that is returned."""
-    import numpy as np
-
-    from mmdata.media import image
-    from mmdata.stages import rows
-    from mmdata.storage import plan, receipts, sealed, shards, store, tables
-
+@contextmanager
+def checks(side: str) -> Iterator[list[float]]:
+    """Take the checks away, or count the CPU seconds inside of them, in the list that is given."""
     inside = [0.0]
     answers: dict[str, Callable[..., Any]] = {
         "sha256": lambda data: "0" * 64,
         "_check_size": lambda *size: None,
         "isfinite": lambda values: np.broadcast_to(True, values.shape),
     }
-    rows.np = SimpleNamespace(**vars(np))  # its isfinite alone
-    places = [(module, "sha256") for module in (plan, receipts, sealed, shards, store)]
-    for module, name in [*places, (image, "_check_size"), (rows.np, "isfinite")]:
-        if side != "on":
-            setattr(module, name, answers[name] if side == "off" else _counted(getattr(module, name), inside))
-    if side == "off":
-        library = tables.pq
-        tables.pq = SimpleNamespace(
-            write_table=lambda *a, **k: library.write_table(*a, **{**k, "write_page_checksum": False}),
-            ParquetFile=lambda *a, **k: library.ParquetFile(*a, **{**k, "page_checksum_verification": False}),
-        )
-    return inside
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(rows, "np", SimpleNamespace(**vars(np))))  # its isfinite alone
+        places = [(module, "sha256") for module in (plan, receipts, sealed, shards, store)]
+        for module, name in [*places, (image, "_check_size"), (rows.np, "isfinite")]:
+            if side != "on":
+                call = answers[name] if side == "off" else counted(getattr(module, name), inside)
+                stack.enter_context(patch.object(module, name, call))
+        if side == "off":
+            stack.enter_context(patch.object(tables, "pq", without_checksums(tables.pq)))
+        yield inside
 
 
-def _counted(check: Callable[..., Any], inside: list[float]) -> Callable[..., Any]:
+def without_checksums(library: Any) -> SimpleNamespace:
+    def write_table(*arguments: Any, **options: Any) -> None:
+        library.write_table(*arguments, **options | {"write_page_checksum": False})
+
+    def parquet_file(*arguments: Any, **options: Any) -> Any:
+        return library.ParquetFile(*arguments, **options | {"page_checksum_verification": False})
+
+    return SimpleNamespace(write_table=write_table, ParquetFile=parquet_file)
+
+
+def counted(check: Callable[..., Any], inside: list[float]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         since = time.thread_time()
         try:
@@ -131,7 +134,4 @@ def _counted(check: Callable[..., Any], inside: list[float]) -> Callable[..., An
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        print(json.dumps(one(*sys.argv[1:])))
-    else:
-        main()
+    main()

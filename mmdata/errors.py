@@ -6,8 +6,8 @@
     |-- StorageError         4  cannot read or write
     |   |-- NotFound            what was to be read is not there
     |   `-- StorageFull         no space left
+    |-- WorkerDied           4  workers keep dying; the same command goes on
     |-- ModelError           5  an encoder that cannot be loaded or run
-    |   `-- WorkerDied          a shard that has killed three workers (mmdata.cluster)
     |-- Conflict             6  what is there was made from other inputs, or in another vector space
     `-- Damage               7  bytes that are not what their receipt says
 
@@ -42,6 +42,10 @@ class NotFound(StorageError):
 
 class StorageFull(StorageError):
     pass
+
+
+class WorkerDied(MMDataError):
+    exit_code = 4
 
 
 class ModelError(MMDataError):

@@ -1,6 +1,6 @@
 """Decodes every file of a folder in a given address space: `python media_bombs.py FOLDER MEGABYTES`.
 
-A name begins with its modality. Prints the reason for which each was rejected, or how its memory was not enough.
+A name begins with its modality. Prints the reason for which each was rejected.
 """
 
 import json
@@ -33,8 +33,6 @@ def outcome(modality: Modality, data: bytes) -> str:
         decode(modality, data)
     except Rejected as problem:
         return problem.reason
-    except MemoryError:
-        return "out of memory"
     return "decoded"
 
 

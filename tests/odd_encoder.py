@@ -31,6 +31,8 @@ class OddEncoder:
     def prepare(self, value: str) -> list[Prepared]:
         if self.way == "refuses" and "star" in value:
             raise Rejected(Reason.TOO_LONG, "a star is too long")
+        if self.way == "no-memory-to-prepare" and "star" in value:
+            raise MemoryError
         if self.way == "nothing":
             return []
         return [Prepared(value, len(value))]
@@ -39,6 +41,10 @@ class OddEncoder:
         stars = np.array(["star" in text for text in batch], bool)
         if (self.way == "three-fit" and len(batch) > 3) or (self.way == "stars-do-not-fit" and stars.any()):
             raise torch.OutOfMemoryError("out of memory")
+        if self.way == "no-memory-to-encode" and stars.any():
+            raise MemoryError
+        if self.way == "torch-has-no-memory" and stars.any():
+            torch.empty(1 << 55)
         batches.append(len(batch))
         facts = [(len(text), len(text.split()), ord(text[0])) for text in batch]
         vectors = np.array(facts, np.float32).reshape(len(batch), 3)

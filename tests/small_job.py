@@ -35,11 +35,11 @@ HERE = Resources(workers=0)
 SPECS = ("colours=quick_encoder:Colours", "letters=quick_encoder:Letters")
 
 
-def write_corpus(folder: Path) -> Path:
-    """Sixty samples of a picture and a sentence, one of which is broken, with metadata."""
+def write_corpus(folder: Path, samples: int = SAMPLES) -> Path:
+    """Samples of a picture and a sentence, one of which is broken, with metadata."""
     chance = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(SAMPLES):
+    for number in range(samples):
         key = f"k{number:02d}"
         colour = tuple(int(value) for value in chance.integers(0, 256, 3))
         (folder / f"{key}.png").write_bytes(b"not a picture" if key == BROKEN else picture(colour=colour))

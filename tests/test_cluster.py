@@ -197,8 +197,11 @@ def test_an_item_that_always_kills_is_given_up_and_its_neighbours_are_not(
     killer = ended.pop("killer")
     assert ended == {f"item{n}": f"item{n}" for n in range(5)}
     assert type(killer) is WorkerDied
-    assert killer.exit_code == 5
-    assert str(killer).startswith("killer killed 3 workers; the last: The actor is dead because its worker process has")
+    assert killer.exit_code == 4
+    assert str(killer).startswith(
+        "run: killer killed 3 workers; the last: The actor is dead because its worker process"
+    )
+    assert str(killer).endswith("\nrun the same command again to go on")
     assert len(set(tries(tmp_path, "killer"))) == 3
     assert max(len(tries(tmp_path, f"item{n}")) for n in range(5)) == 2  # hit once, then kept away from the killer
 

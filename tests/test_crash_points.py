@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from crashing import content, files, receipts, run_stage_apart, undisturbed
-from small_job import STAGES, write_corpus
+from small_job import SAMPLES, STAGES, write_corpus
 
 import mmdata
 from mmdata.crash import POINTS
@@ -25,7 +25,8 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("killed") / "corpus")
+    """Three shards: the first, one between, and the last."""
+    return write_corpus(tmp_path_factory.mktemp("killed") / "corpus", SAMPLES // 2)
 
 
 @pytest.fixture(scope="module")

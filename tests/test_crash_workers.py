@@ -158,26 +158,26 @@ SOAK, EVERY = 180.0, 5.0  # seconds
 def test_a_worker_killed_every_five_seconds_for_three_minutes_loses_nothing(
     before: dict[str, Path], corpus: Path, orders: Path, tmp_path: Path
 ) -> None:
-    """Of those that are at work, and with a shard finished between two kills.
+    """Of those at work, whatever they have done; no sample is rejected for it, as `check_whole` sees.
 
-    Workers that never live to do anything are what a sample that kills looks like: such a run ends, or rejects one.
+    Where all are yet to start, which takes long on a busy machine, the first has two seconds.
     """
     end, kills, runs = time.monotonic() + SOAK, 0, 0
     due = time.monotonic() + EVERY
     while time.monotonic() < end:
         stage = ["shard", "extract"][runs % 2]
         dataset = started(stage, before, tmp_path / str(runs))
-        process, done = start_stage(stage, dataset, corpus, workers=2), 0
+        process = start_stage(stage, dataset, corpus, workers=2)
         while process.is_alive():
             time.sleep(0.1)
             workers = [pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::Actor.run")]
-            now = len(receipts(dataset))
-            if time.monotonic() >= due and workers and now > done:
+            if not workers:
+                due = max(due, time.monotonic() + 2)
+            elif time.monotonic() >= due:
                 os.kill(random.Random(kills).choice(workers), signal.SIGKILL)
-                done = now
                 kills, due = kills + 1, time.monotonic() + EVERY
         assert process.exitcode == 0, Path(f"{dataset}-said").read_text()
         check_whole(stage, dataset, before, f"run {runs}")
         runs += 1
     print(f"{kills} workers killed in {runs} runs of {SAMPLES} samples in {SHARDS} shards")
-    assert kills > SOAK / EVERY / 4
+    assert kills > SOAK / EVERY / 3

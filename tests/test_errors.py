@@ -15,6 +15,7 @@ from mmdata.errors import (
     StorageError,
     StorageFull,
     TooManyRejects,
+    WorkerDied,
     conflict,
 )
 
@@ -25,6 +26,7 @@ CODES = {
     StorageError: 4,
     NotFound: 4,
     StorageFull: 4,
+    WorkerDied: 4,
     ModelError: 5,
     Conflict: 6,
     Damage: 7,

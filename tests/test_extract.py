@@ -367,6 +367,9 @@ LEFT_OUT = {
     "zero": Reason.ZERO_NORM,
     "huge": Reason.NONFINITE_OUTPUT,
     "stars-do-not-fit": Reason.OOM,
+    "no-memory-to-prepare": Reason.OOM,
+    "no-memory-to-encode": Reason.OOM,
+    "torch-has-no-memory": Reason.OOM,
     "refuses": Reason.TOO_LONG,
 }
 

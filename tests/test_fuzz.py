@@ -25,6 +25,20 @@ def broken_page() -> bytes:
     return bytes(data)
 
 
+def claiming_rows() -> bytes:
+    """Arrow would take 34 GB for them."""
+    data = to_parquet(pa.table({"text": ["a"] * 77}))
+    footer = data.rindex(b"PAR1") - 4 - int.from_bytes(data[-8:-4], "little")
+    head, tail = data[:footer], data[footer:]
+    claims = tail.replace(b"\x16\x9a\x01", b"\x16" + varint(2 * 12_593_329_790))
+    return head + claims[:-8] + (len(claims) - 8).to_bytes(4, "little") + b"PAR1"
+
+
+def varint(number: int) -> bytes:
+    """As Thrift writes a number, seven bits a byte."""
+    return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
+
+
 FOUND = {
     "receipt: null is no card": ("receipt", b"null"),
     "tar: the padding of the last member is cut": ("tar", tar(("a.jpg", b"1" * 700))[: 512 + 700 + 39]),
@@ -32,6 +46,8 @@ FOUND = {
         "parquet",
         to_parquet(pa.table({"key": ["a"]})).replace(b"key", b"k\x8ey"),
     ),
+    "parquet: a row group that claims twelve billion rows": ("parquet", claiming_rows()),
+    "table: a row group that claims twelve billion rows": ("table", claiming_rows()),
     "table: a page of bytes is broken": ("table", broken_page()),
     "table: a column whose name is not UTF-8": (
         "table",

@@ -204,7 +204,7 @@ WRONG_FILTERS = {
 def test_a_wrong_filter_says_what_is_wrong(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         select(ROWS_TO_FILTER, [text])
-    assert str(caught.value).startswith(f"--where {text!r}: ")
+    assert str(caught.value).startswith(f"where {text!r}: ")
     assert WRONG_FILTERS[text] in str(caught.value)
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from conftest import HERE
@@ -13,9 +14,11 @@ from mmdata.cluster import Resources
 from mmdata.config import IndexConfig
 from mmdata.errors import ConfigError, Damage, TooManyRejects
 from mmdata.retrieval import auto
-from mmdata.retrieval.kinds import KINDS, bytes_for
+from mmdata.retrieval.kinds import KINDS, STORES, bytes_for, empty_store
 from mmdata.retrieval.label import probes
 from mmdata.retrieval.measure import own_probe, recall
+from mmdata.retrieval.metric import METRICS
+from mmdata.retrieval.vectors_file import codes, map_vectors, write_vectors
 from mmdata.stages.index import index
 from mmdata.storage.dataset import Dataset
 from mmdata.types import Modality
@@ -179,3 +182,22 @@ def test_the_label_is_json_with_everything_that_was_asked(sorted_and_shuffled: D
     assert (label["kind"], label["trained_for"], label["changed"], label["due"]) == ("ivf-flat", 6000, 0, [])
     assert label["seconds"] > 0
     assert label["versions"].keys() == {"mmdata", "faiss"}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", STORES)
+@pytest.mark.parametrize("sizes", [(), (0,), (3, 0, 2)])
+def test_vectors_written_piece_by_piece_are_the_file_that_faiss_writes(
+    tmp_path: Path, metric: str, dtype: str, sizes: tuple[int, ...]
+) -> None:
+    rows = [clusters(size, 8, seed=size) for size in sizes]
+    stores = [empty_store("ivf-pq", metric, dtype, 8) for _ in sizes]
+    whole = empty_store("ivf-pq", metric, dtype, 8)
+    for store, some in zip(stores, rows, strict=True):
+        store.add(some)
+        whole.add(some)
+    write_vectors(tmp_path / "pieces", empty_store("ivf-pq", metric, dtype, 8), map(codes, stores))
+    faiss.write_index(whole, str(tmp_path / "whole"))
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+    found = map_vectors(tmp_path / "pieces")
+    assert np.array_equal(codes(found), codes(whole))

@@ -11,7 +11,7 @@ from made_features import clusters, make, opened, write_features, write_shard
 from mmdata.errors import Conflict, Damage, NotFound, StorageFull
 from mmdata.retrieval import label
 from mmdata.retrieval.build import Recipe
-from mmdata.retrieval.generation import claim, publish
+from mmdata.retrieval.generation import claim, publish, workspace
 from mmdata.retrieval.kinds import KINDS, Terms
 from mmdata.retrieval.living import build
 from mmdata.retrieval.search import Index
@@ -200,8 +200,10 @@ def test_a_dataset_in_an_object_store_is_indexed_and_searched_alike(tmp_path: Pa
     make(here, kind=kind)
     features, terms = Features(away, "f"), Terms(0.95, 10**9, 0)
     recipe = Recipe(features, claim(away, "f"), kind, "cosine", frozenset())
-    made = build(recipe, 1000, terms, HERE, lambda done, rows: None)
-    publish(away, recipe.folder, label.finish(recipe, "f", made, terms, 0.0), features.card, "")
+    with workspace(away, recipe.folder) as place:
+        made = build(recipe, 1000, terms, HERE, lambda done, rows: None, place)
+        facts = label.finish(recipe, "f", made, terms, 0.0, place)
+    publish(away, recipe.folder, facts, features.card, "")
     queries = clusters(20, DIM, seed=9)
     assert np.array_equal(Index(away, "f").search(queries).ids, Index(here, "f").search(queries).ids)
     assert Index(away, "f").facts.files == Index(here, "f").facts.files

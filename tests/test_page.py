@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -410,6 +411,26 @@ def test_a_service_that_fails_is_said_and_asked_again(page: Page) -> None:
     expect(page.locator(".hit.image")).to_have_count(24)
     page.goto("/?text=a+star&where=nothing%3D1&in=pictures.image")
     expect(page.locator(".trouble")).to_contain_text("nothing")  # the service's own words name the field
+    page.get_by_role("button", name="Clear the filters").click()
+    settled(page)
+    expect(page.locator(".hit.image")).to_have_count(24)
+
+
+def test_an_index_that_cannot_be_opened_is_named_with_its_reason(
+    browser: Browser, site: str, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "dataset", tmp_path / "copy")
+    (tmp_path / "copy/indexes/minilm/index.json").write_text("{")
+    with (
+        serving(create_app(Dataset.open(str(tmp_path / "copy")))) as client,
+        browser.new_context(base_url=str(client.base_url)) as context,
+    ):
+        tab = context.new_page()
+        tab.goto("/?text=a+star")
+        settled(tab)
+        expect(tab.locator(".problem")).to_have_text(re.compile("^minilm cannot be opened: .*index.json"))
+        expect(tab.locator(".hit.image")).to_have_count(24)
+        assert [button.text_content() for button in tab.locator(".target").all()] == ["pictures", "sounds"]
 
 
 def test_a_locked_service_asks_for_its_key_once(browser: Browser, site: str, folder: Path) -> None:

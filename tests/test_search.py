@@ -129,8 +129,8 @@ def test_a_text_against_plain_pictures_is_refused_with_the_remedy(built: Dataset
     with pytest.raises(Conflict) as caught:
         hits(built, "efficientnet-lite0", text="a red star")
     message = str(caught.value)
-    assert "a text query cannot be compared with 'efficientnet-lite0' (image, dim 1280" in message
-    assert "align it with text features (mmdata align), or give --encoder" in message
+    assert "text queries cannot be compared with 'efficientnet-lite0' (image, dim 1280" in message
+    assert "align it with text features (mmdata align), ask with a vector of that space, or name what makes" in message
 
 
 def test_an_encoder_of_another_space_is_refused_with_both_cards(built: Dataset) -> None:

@@ -4,6 +4,7 @@ import base64
 import errno
 import io
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -134,12 +135,39 @@ def test_filters_are_typed_and_limits_hold(client: httpx.Client) -> None:
         ({"index": "minilm", "terms": [{"image_url": "http://127.0.0.1/cat.jpg"}]}, 422, "exactly one of"),
         ({"index": "minilm", "terms": [{"text": "a"}], "where": [{"field": "colr", "value": "red"}]}, 422, "'colour'"),
         ({"index": "minilm", "terms": [{"text": "a"}], "where": [{"field": "count", "value": "x"}]}, 422, "is int64"),
+        ({"index": "minilm", "terms": [{"text": "a"}], "where": [{"field": "x", "value": 1}]}, 422, "where 'x=1': no"),
+        ({"index": "minilm", "terms": [{"image": "AAAA"}]}, 409, "image queries cannot be compared with 'minilm'"),
     ],
 )
 def test_an_error_says_what_and_why(client: httpx.Client, body: dict, status: int, said: str) -> None:
     answer = client.post("/search", json=body)
     assert (answer.status_code, [*answer.json()]) == (status, ["error"])
     assert said in answer.json()["error"]
+    assert not answer.json()["error"].startswith("--")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/indexes", "/health", "/metrics", "/openapi.json", "/page/main.js", "/vendor/plotly.min.js"),
+        *("/samples/17", "/samples/17/audio", "/samples/17/image?thumbnail=32", "/indexes/minilm/map"),
+        *("/samples/100000", "/nothing"),
+    ],
+)
+def test_head_answers_as_get_does_without_the_body(client: httpx.Client, path: str) -> None:
+    whole, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    same = ("content-type", "etag", "accept-ranges", "content-security-policy")
+    assert {name: head.headers.get(name) for name in same} == {name: whole.headers.get(name) for name in same}
+    if path != "/metrics":  # which grow
+        assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.content))
+
+
+def test_head_is_for_what_can_be_got_and_is_counted_by_its_route(client: httpx.Client) -> None:
+    assert client.head("/search").status_code == 405
+    assert client.head("/samples/17/audio", headers={"Range": "bytes=0-9"}).headers["content-length"] == "10"
+    client.head("/samples/9/text")
+    assert 'mmdata_requests_total{route="/samples/{sample}/{modality}",status="200"}' in client.get("/metrics").text
 
 
 def test_a_sample_tells_its_parts_and_their_bytes_come_from_the_tar(client: httpx.Client, corpus: Path) -> None:
@@ -328,6 +356,64 @@ def test_a_generation_that_cannot_be_opened_leaves_the_one_before(tmp_path: Path
     assert len(shelf["f"]) == 300
 
 
+def test_an_index_that_stays_broken_is_told_once_and_tried_less_and_less(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    write_features(dataset, "f", [clusters(300, 8)])
+    make(dataset)
+    vectors = tmp_path / "dataset/indexes/f/000001/index.faiss"
+    good = vectors.read_bytes()
+    vectors.write_bytes(good[:-20])
+    shelf = Shelf(dataset)
+    for _ in range(10):  # tried at looks 1, 2, 4 and 8
+        shelf.refresh()
+    assert caplog.text.count("the index 'f' cannot be opened") == 1
+    assert "index.faiss is not the file index.json names" in shelf.problems["f"]
+    vectors.write_bytes(good)
+    for _ in range(4):
+        shelf.refresh()
+    assert "f" in shelf.problems  # the next try is at look 16
+    shelf.refresh()
+    assert (len(shelf["f"]), shelf.problems) == (300, {})
+    assert caplog.text.count("the index 'f' can be opened again") == 1
+
+
+def test_a_new_label_of_a_broken_index_is_tried_at_once(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    write_features(dataset, "f", [clusters(300, 8)])
+    make(dataset)
+    label = tmp_path / "dataset/indexes/f/index.json"
+    good = label.read_bytes()
+    label.write_bytes(good[:-20])
+    shelf = Shelf(dataset)
+    for _ in range(100):
+        shelf.refresh()
+    label.write_bytes(good)
+    shelf.refresh()
+    assert (len(shelf["f"]), shelf.problems) == (300, {})
+
+
+def test_a_broken_index_is_shown_with_its_reason_and_the_others_answer(built: Dataset, tmp_path: Path) -> None:
+    shutil.copytree(built.url, tmp_path / "copy")
+    (tmp_path / "copy/indexes/minilm/index.json").write_text("{")
+    with serving(create_app(Dataset.open(str(tmp_path / "copy")))) as client:
+        listed = {about["name"]: about for about in client.get("/indexes").json()}
+        assert sorted(listed["minilm"]) == ["name", "problem"]
+        assert "index.json" in listed["minilm"]["problem"]
+        assert (listed["pictures.image"]["rows"], listed["pictures.image"]["problem"]) == (60, None)
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "degraded")
+        assert str(tmp_path) not in health.text
+        assert "mmdata_broken_indexes 1.0" in client.get("/metrics").text
+        refused = client.post("/search", json={"index": "minilm", "terms": [{"text": "a"}]})
+        assert (refused.status_code, refused.json()["error"].split(":")[0]) == (
+            503,
+            "the index 'minilm' cannot be opened",
+        )
+        assert search(client, "pictures.image", {"text": "stars"}, k=1)[0]["hits"]
+
+
 def test_the_figures_count_answers_by_route(client: httpx.Client) -> None:
     client.get("/samples/1")
     client.get("/samples/100000")
@@ -335,4 +421,4 @@ def test_the_figures_count_answers_by_route(client: httpx.Client) -> None:
     assert figures.headers["content-type"].startswith("text/plain")
     assert 'mmdata_requests_total{route="/samples/{sample}",status="404"}' in figures.text
     assert 'mmdata_index_rows{index="minilm"} 60.0' in figures.text
-    assert client.get("/health").json() == {"status": "ok"}
+    assert client.get("/health").json() == {"status": "ok", "problem": None}

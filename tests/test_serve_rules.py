@@ -2,8 +2,10 @@
 
 import socket
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -180,6 +182,16 @@ def test_only_json_is_read(client: httpx.Client, kind: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    "kind", ["Application/JSON", "application/json ; charset=utf-8", "APPLICATION/JSON;charset=UTF-8"]
+)
+def test_json_is_json_in_any_letters(client: httpx.Client, kind: str) -> None:
+    answer = client.post(
+        "/search", content=httpx.Request("POST", "/", json=VECTOR).content, headers={"Content-Type": kind}
+    )
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"{", b"\xff", b"[" * 4000, b'{"index":"f","terms":[{"vector":[NaN]}]}', b"null"]
 )
 def test_what_is_no_question_is_refused(client: httpx.Client, body: bytes) -> None:
@@ -264,7 +276,7 @@ def test_a_full_queue_says_so(dataset: Dataset) -> None:
 
 
 def test_kept_bytes_are_bounded() -> None:
-    kept, made = Kept(100), []
+    kept, made = Kept(100, makers=1), []
 
     def make_one(number: int) -> bytes:
         made.append(number)
@@ -274,6 +286,24 @@ def test_kept_bytes_are_bounded() -> None:
         assert kept.get(number, lambda number=number: make_one(number)) == bytes(40)
     assert made == [0, 1, 2, 1]
     assert kept.get("large", lambda: bytes(1000)) == bytes(1000)
+
+
+def test_what_is_kept_waits_for_nothing_that_is_being_made() -> None:
+    kept, go, begun = Kept(100, makers=1), threading.Event(), threading.Event()
+    kept.get("there", lambda: b"there")
+
+    def slowly() -> bytes:
+        begun.set()
+        assert go.wait(20)
+        return b"slow"
+
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(kept.get, "slow", slowly)
+        assert begun.wait(20)
+        behind = pool.submit(kept.get, "slow", lambda: b"made twice")
+        assert kept.get("there", lambda: b"made again") == b"there"
+        go.set()
+        assert (slow.result(), behind.result()) == (b"slow", b"slow")
 
 
 def test_damaged_media_never_end_as_if_they_were_whole(dataset: Dataset, tmp_path: Path) -> None:
@@ -301,8 +331,6 @@ def test_the_page_is_a_closed_list_of_files(client: httpx.Client) -> None:
 
 
 def test_one_bad_question_does_not_spoil_those_beside_it(client: httpx.Client) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     good = [{"index": "f", "terms": [{"vector": row}], "k": 2} for row in np.eye(16).tolist()]
     bad = {"index": "f", "terms": [{"vector": [1.0]}], "k": 2}
     with ThreadPoolExecutor(6) as pool:

@@ -8,7 +8,7 @@ import pytest
 
 from mmdata.cluster import Resources, Task
 from mmdata.config import EndToEndConfig, ExtractConfig, IndexConfig, ShardConfig
-from mmdata.errors import Conflict, Damage, MMDataError, ModelError, StorageFull, TooManyRejects
+from mmdata.errors import Conflict, Damage, MMDataError, ModelError, StorageFull, TooManyRejects, WorkerDied
 from mmdata.stages import Clock, Job, Summary, resources_of, run_job
 from mmdata.stages.ahead import ordered_map
 from mmdata.stages.extract import extract
@@ -68,11 +68,19 @@ def test_a_shard_that_fails_stops_no_other_and_is_told_at_the_end() -> None:
     assert seen[-1] == (3, 3, 20)
 
 
-def test_a_bug_in_a_shard_is_exit_code_1_and_a_dead_worker_is_5() -> None:
+def test_a_bug_in_a_shard_is_exit_code_1_a_dead_worker_is_4_and_a_model_is_5() -> None:
     bug, _ = end(job({"000000": KeyError("x")}))
     assert (bug.exit_code, "000000: KeyError: 'x'" in str(bug)) == (1, True)
-    dead, _ = end(job({"000000": ModelError("killed 3 workers")}))
-    assert dead.exit_code == 5
+    dead, _ = end(job({"000001": WorkerDied("killed 3 workers")}, done=(receipt("000000"),)))
+    assert (dead.exit_code, str(dead).endswith("run the same command again to do only what is left")) == (4, True)
+    model, _ = end(job({"000000": ModelError("no such layer")}))
+    assert model.exit_code == 5
+
+
+def test_where_the_first_shard_that_ends_has_killed_its_workers_the_others_are_not_tried() -> None:
+    error, seen = end(job({f"{n:06d}": WorkerDied("killed 3 workers") for n in range(9)}))
+    assert (type(error), str(error)) == (WorkerDied, "killed 3 workers\nrun the same command again to go on")
+    assert seen == [(0, 9, 0)]
 
 
 @pytest.mark.parametrize("fatal", [StorageFull("no space left"), Conflict("another encoder")])

@@ -64,7 +64,10 @@ def test_the_class_of_the_readme_works_from_the_folder_one_is_in_and_on_ray(shar
     picture = tmp_path / "red.png"
     refused = mmdata(tmp_path, "search", sharded.url, "--image", str(picture))
     assert refused.returncode == 2
-    assert "which data may not start; if you trust it: --encoder colours:Colours" in refused.stderr
+    assert (
+        "which data may not start; ask with a vector, or, if you trust it: mmdata search --encoder colours:Colours"
+        in refused.stderr
+    )
     trusted = mmdata(tmp_path, "search", sharded.url, "--image", str(picture), "--encoder", "colours:Colours", "--json")
     assert len(json.loads(trusted.stdout)[0]["hits"][0]) == 10
     key = found["key"][7].as_py()

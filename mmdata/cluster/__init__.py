@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from mmdata.cluster.task import Task
 from mmdata.cluster.vigil import in_work
-from mmdata.errors import MMDataError, ModelError
+from mmdata.errors import MMDataError, ModelError, WorkerDied
 
 __all__ = ["Done", "Limits", "Resources", "Task", "WorkerDied", "in_work", "run", "threads"]
 
@@ -33,10 +33,6 @@ LOOK_EVERY = 5.0  # seconds between two looks at what is in work, at most
 log = logging.getLogger(__name__)
 _ends: list[ExitStack] = []
 _allowed: list[int] = []
-
-
-class WorkerDied(ModelError):
-    """An item that killed every worker that took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +89,11 @@ def run(
     `setup` runs once a worker, and `ready` is called here whenever one is set up; when `setup` fails the run
     fails at once, with its error. Where items are `Task`s and `samples` tells the ids in one, a sample that kills
     its workers, or hangs, is found and left out (`Task.without`); in this process a hang ends the run and a crash
-    ends the process. Raises ConfigError when the cluster can never place a worker, ModelError when workers keep
-    dying before they are set up, or when a sample hangs in this process. Where nothing ends for `STALL_SECONDS`, a
-    warning begins with `name` and says what waits for what.
+    ends the process. Work over `Task(only=())` is done, too, with nothing to show for it. An item that is given up
+    since its workers die ends with WorkerDied. Raises ConfigError when the cluster can never place a worker,
+    ModelError when workers die before one was ever set up, or when a sample hangs in this process, WorkerDied when
+    they keep dying later. Where nothing ends for `STALL_SECONDS`, a warning begins with `name` and says what waits
+    for what.
     """
     if not items:
         return

@@ -16,19 +16,18 @@ from mmdata.cluster import (
     Resources,
     Result,
     State,
-    WorkerDied,
     setup_error,
 )
 from mmdata.cluster.connect import connected, fit, kills_on, last_line, room
 from mmdata.cluster.metrics import show_workers
 from mmdata.cluster.pool import Pool, Worker
-from mmdata.cluster.task import ATTEMPTS, MOST_LOST, ROUNDS, Order
+from mmdata.cluster.task import ATTEMPTS, NODES, Order, Step
 from mmdata.cluster.worker import WATCH, Actor
-from mmdata.errors import MMDataError, ModelError
+from mmdata.errors import MMDataError, ModelError, WorkerDied
 from mmdata.heap import ENVIRONMENT
 from mmdata.types import Reason
 
-NODES = 20  # nodes that may be lost, as spot nodes are, while workers are set up in a row or over one item
+GO_ON = "\nrun the same command again to go on"
 log = logging.getLogger(__name__)
 
 
@@ -60,19 +59,20 @@ def run_on_ray(
         )
         arguments = ray.put(setup), ray.put(work), fitted.cpus  # once, however many workers there are
         pool = Pool(
+            name=name,
             start=lambda: actor_class.remote(*arguments),
             room=lambda: resources.workers or room(fitted),
             limits=resources.limits,
             queue=deque(Order(item, samples) for item in items),
         )
         try:
-            yield from _drive(pool, ready, name)
+            yield from _drive(pool, ready)
         finally:
             for worker in [*pool.workers, *pool.starting.values()]:
                 pool.end(worker)
 
 
-def _drive(pool: Pool, ready: Callable[[], None], name: str) -> Iterator[Done[Any, Any]]:
+def _drive(pool: Pool, ready: Callable[[], None]) -> Iterator[Done[Any, Any]]:
     import ray
 
     moved = time.monotonic()
@@ -86,7 +86,7 @@ def _drive(pool: Pool, ready: Callable[[], None], name: str) -> Iterator[Done[An
             moved = time.monotonic()
         elif time.monotonic() - moved > STALL_SECONDS:
             moved = time.monotonic()
-            log.warning("%s: %s", name, _stall(pool))
+            log.warning("%s: %s", pool.name, _stall(pool))
         for ref in ended:
             if ref in pool.starting:
                 _started(pool, ref, ready)
@@ -107,9 +107,11 @@ def _started(pool: Pool, ref: Any, ready: Callable[[], None]) -> None:
         pool.failed_starts += 1
         if getattr(death, "_actor_init_failed", False):  # mmdata, or what `setup` needs, is not there
             raise ModelError(f"a worker could not be set up: {last_line(death)}") from death
-        most = ATTEMPTS if "worker process" in str(death) else NODES  # else it is the node that went
+        shown = pool.was_ready or _machine_went(death)  # that it is not the setup
+        most = NODES if shown else ATTEMPTS
         if pool.failed_starts >= most:
-            raise ModelError(f"{pool.failed_starts} workers died while they were set up: {_why(death)}") from death
+            told = f"{pool.failed_starts} workers died while they were set up: {_why(death)}"
+            raise (WorkerDied(told + GO_ON) if shown else ModelError(told)) from death
         log.warning("a worker died while it was set up (%d of %d): %s", pool.failed_starts, most, _why(death))
         return
     except RayError as problem:
@@ -117,7 +119,7 @@ def _started(pool: Pool, ref: Any, ready: Callable[[], None]) -> None:
     if told.error is not None:
         pool.end(worker)
         raise setup_error(told.error)
-    pool.failed_starts = 0
+    pool.failed_starts, pool.was_ready = 0, True
     worker.node, worker.kills = told.node, told.kills
     pool.workers.append(worker)
     ready()
@@ -140,63 +142,67 @@ def _ended(pool: Pool, ref: Any) -> Done[Any, Any] | None:
     from ray.exceptions import RayError, RayTaskError
 
     worker = pool.working.pop(ref)
-    order, _ = worker.doing.pop(ref)
+    order, since = worker.doing.pop(ref)
     try:
         done: Done[Any, Any] = replace(ray.get(ref), item=order.item)
     except RayTaskError as problem:
         return Done(order.item, error=MMDataError(f"the result of {order} cannot be sent: {last_line(problem)}"))
     except RayError as death:
-        return _died(pool, worker, order, death)
-    if order.trials and done.error is None:
-        order.passed()
+        return _died(pool, worker, order, death, time.monotonic() - since)
+    if not order.trials or (done.error is not None and order.step is not Step.CONTROL):
+        return done
+    order.passed()
+    if order.step is not Step.STAND:
         return _again(pool, order)
-    return done
+    if worker not in pool.workers:
+        order.gone()
+        return _again(pool, order)
+    pool.give(worker, order)  # the one that has lived through the controls
+    return None
 
 
-def _died(pool: Pool, worker: Worker, order: Order, death: Exception) -> Done[Any, Any] | None:
+def _died(pool: Pool, worker: Worker, order: Order, death: Exception, seconds: float) -> Done[Any, Any] | None:
     if worker in pool.workers:
         pool.end(worker)  # it may only be out of reach
-    if worker.blame is not None and worker.blame.order is not order:
+    if worker.blame is not None and worker.blame.order not in (order, None):
         pool.queue.appendleft(order)  # a neighbour's doing, for certain
         return None
-    if worker.blame is None and "its node has died" in str(death) and order.nodes < NODES:
-        order.nodes += 1
-        pool.queue.appendleft(order)  # a machine that goes says nothing of what it had in work
-        return None
     order.last = worker.blame.why if worker.blame else _why(death)
-    log.warning("a worker died over %s: %s", order, order.last)
+    if worker.blame is None and _machine_went(death):
+        order.gone()
+        return _again(pool, order)
+    log.warning("a worker died over %s, after %.1f s: %s", order, seconds, order.last)
     lost = len(order.lost)
     if worker.blame is not None and len(worker.blame.samples) == 1:
         order.late(worker.blame.samples[0])
     else:
-        order.died(Reason.TIMEOUT if worker.blame else _reason(worker, order, death))
+        certain = worker.blame is not None and worker.blame.order is order
+        order.died(Reason.TIMEOUT if worker.blame else _reason(worker, order, death), seconds, certain)
     for sample in list(order.lost)[lost:]:
-        log.warning("sample %d of shard %s is left out: %s", sample, order.item, order.lost[sample])
+        log.warning("sample %d of %s is left out: %s", sample, order.item, order.lost[sample])
     return _again(pool, order)
 
 
 def _again(pool: Pool, order: Order) -> Done[Any, Any] | None:
-    if not order.hopeless:
+    if told := order.given_up:
+        alone = f"{pool.name}: {told}{GO_ON}"  # of a shard the stage says more
+        return Done(order.item, error=WorkerDied(alone if order.samples is None else told))
+    if order.suspect:
         pool.suspects.append(order)
-        return None
-    last = f"; the last: {order.last}"
-    told = f"{order.item} killed {ATTEMPTS} workers{last}"
-    if order.rounds >= ROUNDS:
-        told = (
-            f"{order.item} kills its workers, and none of its samples does so by itself{last}; give a worker more "
-            "memory, or make batches and shards smaller"
-        )
-    elif order.lost:
-        told = f"more than {MOST_LOST} samples of {order.item} kill or hang a worker, so it is not the samples{last}"
-    return Done(order.item, error=WorkerDied(told))
+    else:
+        pool.queue.appendleft(order)
+    return None
+
+
+def _machine_went(death: Exception) -> bool:
+    return "its node has died" in str(death) or getattr(death, "preempted", False)
 
 
 def _reason(worker: Worker, order: Order, death: Exception) -> Reason:
     """Memory, where Ray or the kernel of that machine says so; it is asked where a sample is at stake."""
     if "OUT_OF_MEMORY" in str(death):
         return Reason.OOM
-    at_stake = bool(order.trials) and len(order.trials[0]) == 1
-    return Reason.OOM if at_stake and kills_on(worker.node) > worker.kills else Reason.CRASH
+    return Reason.OOM if order.at_stake and kills_on(worker.node) > worker.kills else Reason.CRASH
 
 
 def _why(death: Exception) -> str:

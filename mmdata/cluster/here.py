@@ -76,7 +76,7 @@ def _look(flying: Sequence[tuple[Any, float]], limits: Limits) -> None:
         )
     item, since = min(flying, key=lambda entry: entry[1])
     if limits.shard is not None and time.monotonic() - since > limits.shard:
-        raise ModelError(f"shard {item} is in work for longer than --shard-timeout {limits.shard:g}; {remedy}")
+        raise ModelError(f"{item} is in work for longer than --shard-timeout {limits.shard:g}; {remedy}")
 
 
 def _samples(late: Overdue) -> str:

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmdata.cluster import IN_FLIGHT, LOOK_EVERY, Limits
-from mmdata.cluster.task import Order
+from mmdata.cluster.task import Order, Step
 from mmdata.cluster.vigil import Overdue
 from mmdata.cluster.worker import WATCH
 
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """Why a worker was killed by the driver: an order that takes too long, and the samples it was seen with."""
+    """Why a worker was killed by the driver: an order that takes too long, and the samples it was seen with.
 
-    order: Order
+    No order: any of those in work may be the reason, or none.
+    """
+
+    order: Order | None
     samples: tuple[int, ...]
     why: str
 
@@ -42,6 +45,7 @@ class Pool:
     only the first death may count against an item that had no part in it, and that one gives no item up.
     """
 
+    name: str  # of the run
     start: Callable[[], Any]
     room: Callable[[], int]  # workers that there should be: of those asked, or that the cluster can hold now
     limits: Limits
@@ -54,6 +58,7 @@ class Pool:
     working: dict[Any, Worker] = field(default_factory=dict)  # by ref
     questions: dict[Any, Worker] = field(default_factory=dict)  # by ref
     failed_starts: int = 0  # in a row
+    was_ready: bool = False  # any worker, ever
 
     @property
     def waiting(self) -> int:
@@ -86,9 +91,13 @@ class Pool:
         for load in range(IN_FLIGHT):
             for worker in self.workers:
                 if len(worker.doing) == load and (order := self._next_for(worker)) is not None:
-                    ref = worker.actor.run.remote(order.call)
-                    worker.doing[ref] = order, time.monotonic()
-                    self.working[ref] = worker
+                    self.give(worker, order)
+
+    def give(self, worker: Worker, order: Order) -> None:
+        """Let it do what is next of an order."""
+        ref = worker.actor.run.remote(*order.call)
+        worker.doing[ref] = order, time.monotonic()
+        self.working[ref] = worker
 
     def _next_for(self, worker: Worker) -> Order | None:
         if self.suspects and not worker.doing:
@@ -101,14 +110,14 @@ class Pool:
         now, every = time.monotonic(), min(LOOK_EVERY, self.limits.sample / 4)
         for worker in [worker for worker in self.workers if worker.doing]:
             order, since = min(worker.doing.values(), key=lambda doing: doing[1])
-            if self.limits.shard is not None and now - since > self.limits.shard:
+            if self.limits.shard is not None and order.step is not Step.CONTROL and now - since > self.limits.shard:
                 self.kill(worker, Blame(order, (), f"it took more than --shard-timeout {self.limits.shard:g} s"))
             elif worker.question is None and now - worker.asked > every:
                 worker.asked = now
                 worker.question = worker.actor.overdue.options(concurrency_group=WATCH).remote(self.limits.sample)
                 self.questions[worker.question] = worker
             elif worker.question is not None and now - worker.asked > self.limits.sample + LOOK_EVERY:
-                self.kill(worker, Blame(order, (), f"its worker did not answer for {now - worker.asked:.0f} s"))
+                self.kill(worker, Blame(None, (), f"its worker did not answer for {now - worker.asked:.0f} s"))
 
     def answered(self, worker: Worker, late: Overdue | None) -> None:
         """Kill a worker in which something is overdue."""
@@ -116,7 +125,7 @@ class Pool:
         if late is None or worker.blame is not None:
             return
         for order, _ in worker.doing.values():
-            if str(order.item) == late.shard:
+            if getattr(order.item, "shard", "") == late.shard:
                 why = f"in work for {late.seconds:.0f} s, over --sample-timeout {self.limits.sample:g}"
                 self.kill(worker, Blame(order, late.samples, why))
                 return

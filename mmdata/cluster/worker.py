@@ -1,5 +1,6 @@
 """What runs in a worker's process: the setup once, then items, in `IN_FLIGHT` threads."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,8 +38,12 @@ class Actor:
         self.state = done.result
         return Ready(portable(done.error), ray.get_runtime_context().get_node_id(), memory_kills())
 
-    def run(self, item: Any) -> Done[Any, Any]:
-        done = attempt(item, self.work, self.state, item)
+    def run(self, item: Any, times: int, seconds: float) -> Done[Any, Any]:
+        """Do an item so many times, each of which takes so many seconds at least; the last outcome."""
+        for _ in range(times):
+            since = time.monotonic()
+            done = attempt(item, self.work, self.state, item)
+            time.sleep(max(0.0, seconds - (time.monotonic() - since)))
         return replace(done, error=portable(done.error))
 
     def overdue(self, limit: float) -> Overdue | None:

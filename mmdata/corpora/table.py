@@ -16,7 +16,7 @@ from mmdata.corpora import TOGETHER, left_out, scan_table
 from mmdata.corpora.files import check_below, matches, read_reference, suffix_of
 from mmdata.errors import ConfigError, Damage, NotFound
 from mmdata.storage.store import FileInfo, Store
-from mmdata.storage.tables import BROKEN, as_json
+from mmdata.storage.tables import BROKEN, as_json, open_parquet
 from mmdata.types import Modality, Part, Reason, Reject, Rejected, Sample
 
 GUESSES = {
@@ -194,7 +194,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 def _open_parquet(file: Any, where: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, page_checksum_verification=True)
+        return open_parquet(file)
     except BROKEN as error:
         raise ConfigError(f"{where} is not a Parquet file: {error}") from error
 

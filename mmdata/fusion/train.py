@@ -237,7 +237,7 @@ def run_tasks(
     """The outputs of every task for some rows, in that order; inputs in `without`, or not in the feed, are missing."""
     model.eval()
     found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in model.tasks}
-    for batch in feed.batches(rows, size):
+    for batch in feed.batches(rows, size) if len(rows) else (feed.batch(rows),):
         state = model({name: pair for name, pair in batch.inputs.items() if name not in without})
         for name, pieces in found.items():
             pieces.append(model.task(name).outputs(state))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from mmdata.media.memory import with_room
 from mmdata.types import Modality, Reason, Rejected
 
 DECODERS = {
@@ -40,7 +41,7 @@ def decode(
     min_side: int = 0,
     background: tuple[int, int, int] = (255, 255, 255),
 ) -> Decoded:
-    """Decode one part. Raises Rejected, with a reason, for anything that cannot be decoded whole.
+    """Decode one part. Raises Rejected, with a reason, for what cannot be decoded whole, or needs too much memory.
 
     `min_side`: where it saves work, an image may be decoded smaller, but its shorter side never to fewer pixels
     than this; 0 is the exact image. `background`: the RGB below transparent pixels. Threads may call it at once.
@@ -48,4 +49,4 @@ def decode(
     if len(data) == 0:
         raise Rejected(Reason.EMPTY, f"the {modality} has no bytes")
     decoder: Callable[[bytes, Wish], Decoded] = import_module(DECODERS[modality]).decode
-    return decoder(bytes(data), Wish(min_side, background))
+    return with_room(lambda: decoder(bytes(data), Wish(min_side, background)))

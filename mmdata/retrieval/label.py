@@ -4,12 +4,13 @@ import time
 from collections import Counter
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from pathlib import Path
 
 import faiss
 
 from mmdata.crash import point, tear
 from mmdata.retrieval.build import Recipe
-from mmdata.retrieval.generation import IndexFacts, LocalFiles, describe_files, read_facts, workspace
+from mmdata.retrieval.generation import IndexFacts, LocalFiles, describe_files, read_facts
 from mmdata.retrieval.kinds import KINDS, Terms
 from mmdata.retrieval.living import Made, write_parts
 from mmdata.retrieval.measure import Probe, how_many, own_probe, probe, recalls, tune, worst
@@ -24,17 +25,17 @@ DRIFT = 0.5  # rows that came and went, over the rows that an index was made for
 TUNING, LABEL = 1, 2  # added to the seed, so that recall is measured with other queries than it is tuned with
 
 
-def finish(recipe: Recipe, name: str, made: Made, terms: Terms, since: float) -> IndexFacts:
-    """Tune the search, measure the recall and write the files of a generation; nobody reads it yet."""
+def finish(recipe: Recipe, name: str, made: Made, terms: Terms, since: float, place: Path) -> IndexFacts:
+    """Tune the search, measure the recall and write the files of a generation to `place`; nobody reads it yet."""
     dataset, card = recipe.dataset, recipe.features.card
     tuned = tune(made.index, recipe.kind, probes(dataset, card, made.index, terms.seed + TUNING), terms.min_recall)
     recall = recalls(made.index, probes(dataset, card, made.index, terms.seed + LABEL), tuned.parameters)
-    with translated(dataset.store.where(recipe.folder)), workspace(dataset, recipe.folder) as path:
+    with translated(dataset.store.where(recipe.folder)):
         tear("index.vectors_torn", 1 << 10)
-        names = made.index.save(path)
+        names = made.index.save(place)
         point("index.vectors_written")
-        write_rows(path / ROWS, made.tables)
-        files = describe_files(path, [*names, ROWS])
+        write_rows(place / ROWS, made.tables)
+        files = describe_files(place, [*names, ROWS])
     point("index.files_written")
     write_parts(recipe, made)
     for info in dataset.store.list(f"{recipe.folder}/parts"):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -37,18 +38,23 @@ class Made:
     changed: int
 
 
-def build(recipe: Recipe, rows: int, terms: Terms, resources: Resources, told: Told) -> Made:
-    """A generation of every shard of the features, of which about `rows` rows are expected."""
-    wanted = training_rows(recipe.kind, rows, recipe.features.card.dim, terms.memory)
-    sample = draw(recipe.features, wanted, recipe.metric, terms.seed)
-    learned = trained(recipe.kind, recipe.metric, recipe.features.card.dtype, rows, sample, terms.seed)
-    save_trained(recipe.dataset, recipe.folder, learned)
+def build(recipe: Recipe, rows: int, terms: Terms, resources: Resources, told: Told, place: Path) -> Made:
+    """A generation of every shard of the features, of which about `rows` rows are expected; its files go to `place`."""
+    save_trained(recipe.dataset, recipe.folder, _learned(recipe, rows, terms))
     point("index.trained")
     index = load_trained(recipe)
     parts = make_parts(recipe, list(recipe.features.receipts), resources, told)
-    tables = merge_parts(recipe, index, parts)
+    tables = merge_parts(recipe, index, parts, place)
     point("index.merged")
     return Made(index, tables, parts, sum(part.rows for part in parts), 0)
+
+
+def _learned(recipe: Recipe, rows: int, terms: Terms) -> VectorIndex:
+    """In a function of its own, so that the sample is gone when the parts are made."""
+    card = recipe.features.card
+    wanted = training_rows(recipe.kind, rows, card.dim, terms.memory)
+    sample = draw(recipe.features, wanted, recipe.metric, terms.seed)
+    return trained(recipe.kind, recipe.metric, card.dtype, rows, sample, terms.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,8 @@ def changes(features: Features, parts: Sequence[Part], delete: frozenset[str]) -
     return Change(fresh, stale, delete)
 
 
-def extend(recipe: Recipe, facts: IndexFacts, change: Change, resources: Resources, told: Told) -> Made:
-    """The generation of `facts` with a change. NotFound for a key to delete that it does not have."""
+def extend(recipe: Recipe, facts: IndexFacts, change: Change, resources: Resources, told: Told, place: Path) -> Made:
+    """The generation of `facts` with a change, as `build`. NotFound for a key to delete that it does not have."""
     before = folder_of(facts.name, int(facts.generation))
     parts = read_parts(recipe.dataset, facts)
     index, rows = LocalFiles(recipe.dataset, facts, whole=True).open(facts.metric, mapped=False)
@@ -83,7 +89,7 @@ def extend(recipe: Recipe, facts: IndexFacts, change: Change, resources: Resourc
     kept = index.remove(dead)
     left = rows.filter(pa.array(kept)) if not kept.all() else blank(rows, dead) if dead.any() else rows
     fresh = make_parts(recipe, change.fresh, resources, told)
-    tables = [left, *merge_parts(recipe, index, fresh)]
+    tables = [left, *merge_parts(recipe, index, fresh, place, kept)]
     now = [part for part in parts if part.shard not in change.stale] + fresh
     changed = facts.changed + int(dead.sum()) + sum(part.rows for part in fresh)
     return Made(index, tables, now, facts.trained_for, changed)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmdata.encoders import Encoder, Prepared, Request, decode_options, describe, encode_many, load_encoder
@@ -18,6 +17,7 @@ from mmdata.fusion.heads import Tower, read_head
 from mmdata.media import decode
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import CARD, card_from_json, vectors
+from mmdata.storage.tables import open_parquet
 from mmdata.types import EncoderCard, Modality, Rejected
 
 HEAD = "head:"
@@ -51,8 +51,9 @@ class QueryEncoder:
         spec = spec or card.towers.get(modality.value)
         if spec is None:
             raise Conflict(
-                f"a {modality} query cannot be compared with {_brief(card)}: nothing takes {modality} into its "
-                f"space; align it with {modality} features (mmdata align), or give --encoder"
+                f"{modality} queries cannot be compared with {_brief(card)}: nothing takes {modality} into its "
+                f"space; align it with {modality} features (mmdata align), ask with a vector of that space, or name "
+                "what makes one: mmdata search --encoder"
             )
         if spec.startswith(HEAD):
             name, _, side = spec.removeprefix(HEAD).partition("#")
@@ -106,7 +107,8 @@ def _check_trust(spec: str, given: str | None) -> None:
     """ConfigError for code that a dataset names and the user does not."""
     if spec != given and is_code_of_its_own(spec):
         raise ConfigError(
-            f"the index names code of its own, {spec}, which data may not start; if you trust it: --encoder {spec}"
+            f"the index names code of its own, {spec}, which data may not start; ask with a vector, or, if you "
+            f"trust it: mmdata search --encoder {spec}"
         )
 
 
@@ -150,7 +152,7 @@ def _npy_batches(path: Path, card: EncoderCard, size: int) -> Iterator[NDArray[A
 
 
 def _parquet_batches(path: Path, card: EncoderCard, size: int) -> Iterator[NDArray[Any]]:
-    with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+    with open_parquet(path) as file:
         footer = file.schema_arrow.metadata or {}
         if CARD in footer:
             theirs = card_from_json(footer[CARD], str(path))

@@ -18,15 +18,18 @@ def draw(features: Features, wanted: int, metric: str, seed: int) -> Floats:
     rng = np.random.default_rng(seed)
     total = sum(receipt.rows_out for receipt in features.receipts.values())
     numbers = np.sort(rng.choice(total, min(wanted, total), replace=False))
-    drawn, first = [np.zeros((0, features.card.dim), np.float32)], 0
+    drawn = np.empty((len(numbers), features.card.dim), np.float32)  # at once: the sample may be half of what there is
+    first = good = 0
     for receipt in features.receipts.values():
         here = numbers[(numbers >= first) & (numbers < first + receipt.rows_out)] - first
         if len(here):
             rows = vectors(features.read(receipt, ["embedding"]))[here]
-            bad = np.logical_or.reduce(list(unusable(rows).values()))
-            drawn.append(ready(rows[~bad], metric))
+            usable = ready(rows[~np.logical_or.reduce(list(unusable(rows).values()))], metric)
+            drawn[good : good + len(usable)] = usable
+            good += len(usable)
         first += receipt.rows_out
-    return rng.permutation(np.concatenate(drawn))
+    rng.shuffle(drawn[:good])
+    return drawn[:good]
 
 
 def sibling_queries(dataset: Dataset, card: EncoderCard, wanted: int, metric: str, seed: int) -> dict[str, Floats]:

@@ -1,6 +1,7 @@
 """One search for the command line, Python and HTTP: an index opened once, asked many times."""
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,11 @@ class Index:
         self.facts, self.card = read_facts(dataset, name)
         self._files = LocalFiles(dataset, self.facts)
         self.vector_index, self.rows = self._files.open(self.facts.metric, mapped=True)
+        self._length = self.vector_index.rows
         self._encoders: dict[tuple[Modality, str | None], QueryEncoder] = {}
 
     def __len__(self) -> int:
-        return self.vector_index.rows
+        return self._length
 
     def encode(self, modality: Modality, query: str | bytes, encoder: str | None = None) -> Floats:
         """A text, or the bytes of a picture or a sound, to `(1, dim)` in the space of this index.
@@ -85,11 +87,10 @@ class Index:
         every row that passes is searched.
         Raises ConfigError for k below one, a wrong filter, and queries that are not finite or not of `dim`.
         """
-        self._check(queries, k)
+        prepared = self._prepared(queries, k)
         chosen = select(self.rows, where)
         allowed = None if chosen is None else _mask(chosen, len(self.rows))
         most = len(self) if chosen is None else len(chosen)
-        prepared = ready(queries, self.facts.metric)
         if most == 0 or not len(prepared):
             return Results(*_nothing(len(prepared)), self.rows)
         if fold is None:
@@ -101,13 +102,16 @@ class Index:
             counts = ((scores >= at_least) & (np.arange(scores.shape[1]) < counts[:, None])).sum(axis=1)
         return Results(scores, ids, counts, self.rows)
 
-    def _check(self, queries: NDArray[np.floating], k: int) -> None:
+    def _prepared(self, queries: NDArray[np.floating], k: int) -> Floats:
         if k < 1:
             raise ConfigError(f"k is {k}; ask for one hit at least")
         if queries.ndim != 2 or queries.shape[1] != self.card.dim:
             raise ConfigError(f"queries of shape {queries.shape}: {self.facts.name!r} takes (n, {self.card.dim})")
-        if not np.isfinite(queries).all():
+        prepared = ready(queries, self.facts.metric)
+        # one pass of BLAS first: a sum that is finite has no part that is not
+        if not isfinite(np.vdot(prepared, prepared)) and not np.isfinite(prepared).all():
             raise ConfigError("a query has numbers that are not finite")
+        return prepared
 
     def _folded(
         self, queries: Floats, k: int, most: int, allowed: Mask | None, fold: Fold

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmdata.errors import Damage
 from mmdata.retrieval.metric import METRICS
+from mmdata.retrieval.vectors_file import map_vectors
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -24,7 +25,8 @@ class VectorIndex:
     """A FAISS index whose ids are row numbers; a higher score is nearer.
 
     `store` holds the vectors themselves where `base` only has codes of them (ivf-pq), and answers are ranked by
-    it. A graph cannot lose a node: rows that were removed from one are False in `alive`, and never found.
+    it. Its file is mapped and never changed: which rows it has is what `build.merge_parts` wrote. A graph cannot
+    lose a node: rows that were removed from one are False in `alive`, and never found.
     """
 
     metric: str
@@ -73,8 +75,9 @@ class VectorIndex:
         if allowed is not None or not effort:
             return self.exact(queries, k, allowed)
         found = self._approximate(queries, k, effort)
-        short = np.flatnonzero(found[1][:, -1] < 0)  # what FAISS did not find stands last
-        if len(short):
+        last = found[1][:, -1]  # where what FAISS did not find stands
+        if last.min() < 0:
+            short = np.flatnonzero(last < 0)
             found[0][short], found[1][short] = self.exact(queries[short], k)
         return found
 
@@ -128,37 +131,40 @@ class VectorIndex:
         if self.alive is not None:
             self.alive = np.concatenate([self.alive, np.ones(len(rows), bool)])
 
+    def make_room(self, rows: int) -> None:
+        """Room for the vectors of `rows` more rows at once: where it grows by doubling, all are held twice."""
+        flat = self._exact_index
+        if isinstance(flat, faiss.IndexFlatCodes) and self.store is None:
+            size = flat.codes.size()
+            flat.codes.resize(size + rows * flat.code_size)
+            flat.codes.resize(size)  # what was taken stays
+
     def merge(self, part: "VectorIndex") -> None:
-        """Take over the rows of a part, behind those that are there."""
+        """Take over the rows of a part, behind those that are there; not its `store`."""
         if self._is_graph:
             self.add(part.base.reconstruct_n(0, part.base.ntotal))
             return
         self.base.merge_from(part.base, self.base.ntotal if self._is_ivf else 0)
-        if self.store is not None:
-            self.store.merge_from(part.store)
 
     def remove(self, dead: Mask) -> Mask:
-        """Take rows out. The mask of the rows whose numbers are left; they are numbered anew, in order."""
+        """Take rows out, not of `store`. The mask of the rows that are left; they are numbered anew, in order."""
         if self._is_graph:
             self.alive = ~dead if self.alive is None else self.alive & ~dead
             return np.ones(len(dead), bool)
-        for part in filter(None, (self.base, self.store)):
-            part.remove_ids(_selector(dead)["sel"])
+        self.base.remove_ids(_selector(dead)["sel"])
         if self._is_ivf:
             _renumber(self._ivf, np.cumsum(~dead) - 1)
         return ~dead
 
     def save(self, folder: Path) -> list[str]:
-        """Write the files of the index; their names. OSError when that fails."""
+        """Write the file of `base` beside that of `store`; the names of both. OSError when that fails."""
         if self._is_ivf:
             self._ivf.set_direct_map_type(faiss.DirectMap.NoMap)  # a reader that needs one makes it
-        files = {INDEX: self.base} | ({} if self.store is None else {VECTORS: self.store})
-        for name, index in files.items():
-            try:
-                faiss.write_index(index, str(folder / name))
-            except RuntimeError as error:  # FAISS says what the system said
-                raise OSError(str(error)) from error
-        return list(files)
+        try:
+            faiss.write_index(self.base, str(folder / INDEX))
+        except RuntimeError as error:  # FAISS says what the system said
+            raise OSError(str(error)) from error
+        return [INDEX] if self.store is None else [INDEX, VECTORS]
 
     @classmethod
     def load(cls, folder: Path, metric: str, *, mapped: bool) -> "VectorIndex":
@@ -166,10 +172,9 @@ class VectorIndex:
         flags = faiss.IO_FLAG_MMAP_IFC if mapped else 0
         try:
             base = faiss.read_index(str(folder / INDEX), flags)
-            store = faiss.read_index(str(folder / VECTORS), flags) if (folder / VECTORS).exists() else None
         except RuntimeError as error:
             raise Damage(f"{folder} holds no index that FAISS can read: {error}") from error
-        return cls(metric, base, store)
+        return cls(metric, base, map_vectors(folder / VECTORS) if (folder / VECTORS).exists() else None)
 
 
 def _selector(allowed: Mask | None) -> dict[str, Any]:

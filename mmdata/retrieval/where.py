@@ -38,7 +38,7 @@ class Filter:
         """`FIELD=VALUE` and its kin. ConfigError for what is none."""
         match = FILTER.fullmatch(text)
         if match is None:
-            raise ConfigError(f"--where {text!r}: write FIELD=VALUE, with one of = != < <= > >= ~")
+            raise ConfigError(f"where {text!r}: write FIELD=VALUE, with one of = != < <= > >= ~")
         return cls(*match.groups())
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ def _apply(rows: pa.Table, asked: Filter) -> Any:
     if asked.field not in rows.column_names:
         near = get_close_matches(asked.field, rows.column_names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(rows.column_names)}"
-        raise ConfigError(f"--where {str(asked)!r}: no field {asked.field!r}; {hint}")
+        raise ConfigError(f"where {str(asked)!r}: no field {asked.field!r}; {hint}")
     column = rows[asked.field].combine_chunks()
     try:
         if asked.operator == "~":
@@ -72,7 +72,7 @@ def _apply(rows: pa.Table, asked: Filter) -> Any:
         return OPERATORS[asked.operator](column, _scalar(asked.value, column.type))
     except (pa.ArrowException, OverflowError) as error:
         raise ConfigError(
-            f"--where {str(asked)!r}: {asked.field} is {column.type}, and {asked.value!r} is not"
+            f"where {str(asked)!r}: {asked.field} is {column.type}, and {asked.value!r} is not"
         ) from error
 
 

@@ -16,9 +16,10 @@ from mmdata.serve.collection import Collection
 from mmdata.serve.describe import describe
 from mmdata.serve.errors import answer_errors
 from mmdata.serve.guard import Guard
+from mmdata.serve.head import Head
 from mmdata.serve.limits import THIS_MACHINE, USUAL, Access, Limits
 from mmdata.serve.media_routes import media_routes
-from mmdata.serve.messages import IndexOut, MapOut, SearchAnswer, SearchRequest
+from mmdata.serve.messages import BrokenOut, HealthOut, IndexOut, MapOut, SearchAnswer, SearchRequest
 from mmdata.serve.metrics import Measured, Metrics
 from mmdata.serve.page_files import page_routes
 from mmdata.serve.projection import columns, project
@@ -65,7 +66,8 @@ def create_app(
     app.include_router(media_routes(collection))
     _add_search(app, shelf, asking)
     _add_indexes(app, shelf)
-    _add_watch(app, metrics)
+    _add_watch(app, shelf, metrics)
+    app.add_middleware(Head)
     app.add_middleware(Guard, access=access, limits=limits)
     app.add_middleware(Measured, metrics=metrics)
     return app
@@ -85,9 +87,11 @@ def _add_search(app: FastAPI, shelf: Shelf, asking: Asking) -> None:
 def _add_indexes(app: FastAPI, shelf: Shelf) -> None:
     about, maps = Latest(describe), Latest(project)
 
-    @app.get("/indexes", response_model=list[IndexOut], responses=ERRORS)
+    @app.get("/indexes", response_model=list[IndexOut | BrokenOut], responses=ERRORS)
     def indexes() -> Response:
-        return json([about(index) for index in shelf])
+        problems = shelf.problems
+        usable = [{**about(index), "problem": problems.pop(index.facts.name, None)} for index in shelf]
+        return json(usable + [{"name": name, "problem": reason} for name, reason in problems.items()])
 
     @app.get("/indexes/{name}/map", response_model=MapOut, responses=ERRORS)
     def projection(name: str, field: Annotated[str | None, Query(max_length=256)] = None) -> Response:
@@ -95,10 +99,13 @@ def _add_indexes(app: FastAPI, shelf: Shelf) -> None:
         return json(columns(index, maps(index), field))
 
 
-def _add_watch(app: FastAPI, metrics: Metrics) -> None:
+def _add_watch(app: FastAPI, shelf: Shelf, metrics: Metrics) -> None:
     @app.get("/health", responses=ERRORS)
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> HealthOut:
+        broken = len(shelf.problems)  # their reasons name files, and who asks here has shown no key
+        if not broken:
+            return HealthOut(status="ok")
+        return HealthOut(status="degraded", problem=f"indexes that cannot be opened: {broken}; /indexes says why")
 
     @app.get("/metrics", response_class=Response, responses={**ERRORS, 200: {"content": {"text/plain": {}}}})
     def figures() -> Response:
@@ -107,13 +114,17 @@ def _add_watch(app: FastAPI, metrics: Metrics) -> None:
 
 async def _keep_fresh(shelf: Shelf, collection: Collection, seconds: float) -> None:
     """Look for newer generations and a newer plan now and then: a label is small, and this works on any store."""
+    said = ""
     while True:
         await asyncio.sleep(seconds)
         try:
             await asyncio.to_thread(shelf.refresh)
             await asyncio.to_thread(collection.refresh)
-        except Exception:  # whatever it was, a full disk say, the next look may succeed, and nobody else would look
-            log.exception("the indexes and shards cannot be looked at")
+            said = ""
+        except Exception as error:  # whatever it was, a full disk say, the next look may succeed: nobody else looks
+            if said != str(error):
+                log.exception("the indexes and shards cannot be looked at")
+            said = str(error)
 
 
 def load_encoders(shelf: Shelf) -> None:

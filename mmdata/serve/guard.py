@@ -69,7 +69,8 @@ class Guard:
             self._check_host(headers)
         if self.access.api_key is not None and path not in OPEN and not path.startswith(OPEN_BELOW):
             self._check_key(headers)
-        if scope["method"] == "POST" and headers.get(b"content-type", "").partition(";")[0] != "application/json":
+        kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        if scope["method"] == "POST" and kind != "application/json":
             raise Refused(415, "send JSON, with the header Content-Type: application/json")
         announced = headers.get(b"content-length", "0")
         self._check_size(int(announced[:19]) if announced.isdecimal() else 0)

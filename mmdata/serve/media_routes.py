@@ -1,7 +1,6 @@
 """Samples and their media over HTTP: by number alone, with ranges, hashes and small pictures."""
 
 from collections.abc import Mapping
-from threading import Semaphore
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -30,7 +29,7 @@ HEADERS: Mapping[str, str] = {
 def media_routes(collection: Collection) -> APIRouter:
     """The routes of the samples of a collection."""
     router = APIRouter(responses=ERRORS)
-    small, decoding = Kept(SMALL), Semaphore(DECODERS)
+    small = Kept(SMALL, DECODERS)
 
     @router.get("/samples/{sample}", response_model=SampleOut)
     def one_sample(sample: Number, key: Key = None) -> Response:
@@ -51,12 +50,10 @@ def media_routes(collection: Collection) -> APIRouter:
             return Response(status_code=304, headers={"ETag": tag})
         headers = {**HEADERS, "ETag": tag}
         if side is not None:
-            with decoding:
-                picture = small.get(tag, lambda: thumbnail(collection.whole(sample, modality, key), side))
+            picture = small.get(tag, lambda: thumbnail(collection.whole(sample, modality, key), side))
             return Response(picture, media_type="image/webp", headers=headers)
         if place.type == SVG:
-            with decoding:
-                picture = small.get(tag, lambda: drawn(collection.whole(sample, modality, key)))
+            picture = small.get(tag, lambda: drawn(collection.whole(sample, modality, key)))
             return Response(picture, media_type=SENT_AS[SVG], headers=headers)
         return _sent(collection, place, range_, headers)
 

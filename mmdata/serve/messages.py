@@ -171,6 +171,21 @@ class IndexOut(Message):
     queries: list[str]
     encoder: EncoderOut
     fields: list[Facet]
+    problem: str | None = None
+
+
+class BrokenOut(Message):
+    """An index that cannot be opened, as `GET /indexes` lists it."""
+
+    name: str
+    problem: str
+
+
+class HealthOut(Message):
+    """What `GET /health` gives, to anyone: no names and no reasons."""
+
+    status: Literal["ok", "degraded"]
+    problem: str | None = None
 
 
 class MapOut(Message):

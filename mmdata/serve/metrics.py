@@ -26,6 +26,7 @@ class Metrics:
         self._rows = Gauge("mmdata_index_rows", "rows that can be found", ["index"], registry=self._registry)
         self._generation = Gauge("mmdata_index_generation", "generation in use", ["index"], registry=self._registry)
         self._shelf = shelf
+        self._gauge("mmdata_broken_indexes", "indexes that cannot be opened", lambda: len(shelf.problems))
         self._gauge("mmdata_waiting_searches", "queries that wait to be searched", lambda: asking.searching.waiting)
         self._gauge("mmdata_waiting_encodings", "queries that wait to be encoded", lambda: asking.encoding.waiting)
 

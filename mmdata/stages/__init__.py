@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from mmdata.cluster import Limits, Resources, Task, default_resources, run
 from mmdata.cluster.metrics import add, add_all, show
-from mmdata.errors import ConfigError, Conflict, MMDataError, StorageError, TooManyRejects
+from mmdata.errors import ConfigError, Conflict, MMDataError, StorageError, TooManyRejects, WorkerDied
 from mmdata.types import Receipt
 
 Item = TypeVar("Item")
@@ -101,6 +101,7 @@ class Job:
 def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch) -> Summary:
     """Do what is to do. A bad shard does not stop the others; its error is raised at the end.
 
+    Where the first that ends is given up because its workers die, the run ends, as the others would be given up, too.
     Raises TooManyRejects as soon as the rate is bound to be above `max_reject_rate`; what was done stays done.
     """
     started = time.monotonic()
@@ -121,6 +122,8 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
     for number, ended in enumerate(outcomes, start=1):
         if isinstance(ended.error, FATAL):
             raise ended.error
+        if isinstance(ended.error, WorkerDied) and not receipts:
+            raise WorkerDied(f"{ended.error}\nrun the same command again to go on") from ended.error
         if ended.error is not None:
             errors.append((ended.item.shard, ended.error))
         fresh += ended.result or []

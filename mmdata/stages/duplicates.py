@@ -1,5 +1,6 @@
 """Samples with the very bytes of an earlier one: counted always, left out when asked."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,19 @@ from mmdata.storage.shards import read_sample_table
 from mmdata.storage.store import sha256
 from mmdata.storage.tables import as_json
 from mmdata.types import Modality, Reason, Receipt, Sample
+
+CHUNK = 1000  # samples that a worker reads at once
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of the plan that are hashed together."""
+
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"samples {self.start} to {self.end - 1} of the source"
 
 
 def count_duplicates(dataset: Dataset, receipts: dict[str, Receipt]) -> int:
@@ -29,9 +43,10 @@ def count_duplicates(dataset: Dataset, receipts: dict[str, Receipt]) -> int:
 
 def mark_duplicates(table: pa.Table, corpus: Any, modalities: tuple[Modality, ...], resources: Resources) -> pa.Table:
     """Read every sample once and mark those whose wanted parts are those of an earlier one."""
-    chunks = [(start, min(start + 1000, table.num_rows)) for start in range(0, table.num_rows, 1000)]
+    chunks = [Chunk(start, min(start + CHUNK, table.num_rows)) for start in range(0, table.num_rows, CHUNK)]
     digests: dict[int, str] = {}
-    for ended in run(partial(_hash_setup, corpus, table, modalities), _hash_chunk, chunks, resources):
+    setup = partial(_hash_setup, corpus, table, modalities)
+    for ended in run(setup, _hash_chunk, chunks, resources, name="looking for duplicates"):
         if ended.error is not None:
             raise ended.error
         digests |= ended.result or {}
@@ -53,9 +68,9 @@ def _hash_setup(
     return corpus(), table, modalities
 
 
-def _hash_chunk(state: tuple[Corpus, pa.Table, tuple[Modality, ...]], chunk: tuple[int, int]) -> dict[int, str]:
+def _hash_chunk(state: tuple[Corpus, pa.Table, tuple[Modality, ...]], chunk: Chunk) -> dict[int, str]:
     corpus, table, modalities = state
-    rows = table.slice(chunk[0], chunk[1] - chunk[0])
+    rows = table.slice(chunk.start, chunk.end - chunk.start)
     rows = rows.filter(pc.is_null(rows["reason"]))
     digests = {}
     for sample in corpus.read(rows):

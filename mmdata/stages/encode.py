@@ -16,6 +16,7 @@ from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, decode_options, load_encoder
 from mmdata.errors import ModelError
 from mmdata.media import Decoded, decode
+from mmdata.media.memory import with_room
 from mmdata.stages import Clock, timed
 from mmdata.stages.ahead import ordered_map
 from mmdata.stages.lanes import Lanes, Line, nbytes
@@ -148,7 +149,7 @@ def _decoded(
 
 def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
     try:
-        inputs = encoder.prepare(decoded.value)
+        inputs = with_room(lambda: encoder.prepare(decoded.value))
     except Rejected as problem:
         return problem
     if not inputs:

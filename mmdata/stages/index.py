@@ -8,7 +8,7 @@ from mmdata.config import IndexConfig
 from mmdata.errors import Damage, NotFound, TooManyRejects, conflict
 from mmdata.retrieval.auto import Trial, choose, unreachable
 from mmdata.retrieval.build import Recipe, left_out
-from mmdata.retrieval.generation import IndexFacts, claim, publish, read_facts, remove
+from mmdata.retrieval.generation import IndexFacts, claim, publish, read_facts, remove, workspace
 from mmdata.retrieval.kinds import Terms, bytes_for
 from mmdata.retrieval.label import check, finish
 from mmdata.retrieval.living import Made, Told, build, changes, extend, read_deleted, read_parts
@@ -82,9 +82,10 @@ def _new(
     trials = []
     for kind in kinds:
         recipe = Recipe(features, claim(features.dataset, name), kind, config.metric, deleted)
-        made = build(recipe, rows, terms, resources, _telling(watch, len(features.receipts)))
-        _check_rejects(made, config)
-        facts = finish(recipe, name, made, terms, since)
+        with workspace(features.dataset, recipe.folder) as place:
+            made = build(recipe, rows, terms, resources, _telling(watch, len(features.receipts)), place)
+            _check_rejects(made, config)
+            facts = finish(recipe, name, made, terms, since, place)
         if not facts.due:
             return publish(
                 features.dataset, recipe.folder, facts, features.card, there.facts.generation if there else ""
@@ -104,9 +105,10 @@ def _newer(config: IndexConfig, features: Features, there: _There, resources: Re
     since, old = time.monotonic(), there.facts
     folder = claim(features.dataset, old.name)
     recipe = Recipe(features, folder, old.kind, old.metric, there.deleted | delete)
-    made = extend(recipe, old, change, resources, _telling(watch, len(change.fresh)))
-    _check_rejects(made, config)
-    facts = finish(recipe, old.name, made, _terms(config), since)
+    with workspace(features.dataset, folder) as place:
+        made = extend(recipe, old, change, resources, _telling(watch, len(change.fresh)), place)
+        _check_rejects(made, config)
+        facts = finish(recipe, old.name, made, _terms(config), since, place)
     return publish(features.dataset, folder, facts, features.card, old.generation)
 
 

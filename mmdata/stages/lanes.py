@@ -139,7 +139,11 @@ def _try(encoder: Encoder, batch: list[Unit]) -> Encoded | None:
             vectors, tokens = _tokens_of(encoder)(inputs)
         else:
             vectors, tokens = encoder.encode(inputs), []
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:  # torch's on a CPU, and ONNX Runtime's
+        if "allocate memory" not in str(error):
+            raise
         return None
     card = encoder.card
     _check(card, len(batch), vectors, tokens)

@@ -46,7 +46,8 @@ def sweep(config: SweepConfig, resources: Resources) -> list[Setting]:
     settings = _settings(config)
     jobs = [(name, seed) for name in settings for seed in range(config.seeds)]
     configs = {job: _config(config, place // config.seeds, settings[job[0]], job) for place, job in enumerate(jobs)}
-    errors = [ended.error for ended in run(partial(dict, configs), _train, jobs, resources) if ended.error]
+    outcomes = run(partial(dict, configs), _train, jobs, resources, name="sweep")
+    errors = [ended.error for ended in outcomes if ended.error]
     if errors:
         raise errors[0]
     table = [_setting(name, [configs[name, seed] for seed in range(config.seeds)], config.part) for name in settings]

@@ -32,7 +32,10 @@ def plain_values(data: bytes, about: pq.FileMetaData, leaf: str, dtype: str, whe
     chunks = [group.column(place) for group in groups]
     if any(chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page for chunk in chunks):
         return None
-    found = np.empty(sum(chunk.num_values for chunk in chunks), dtype)
+    count = sum(chunk.num_values for chunk in chunks)
+    if not 0 <= count * np.dtype(dtype).itemsize <= len(data):  # no room is made for what is only claimed
+        return None
+    found = np.empty(count, dtype)
     at = 0
     try:
         for chunk in chunks:

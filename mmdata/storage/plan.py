@@ -13,7 +13,7 @@ from mmdata.errors import Damage, NotFound, conflict
 from mmdata.storage.dataset import SHARDS, Dataset
 from mmdata.storage.sealed import proof, seal, unseal
 from mmdata.storage.store import sha256
-from mmdata.storage.tables import BROKEN, from_parquet
+from mmdata.storage.tables import BROKEN, from_parquet, open_parquet
 
 FACTS = f"{SHARDS}/plan.json"
 TABLE = re.compile(r"plan(-[0-9a-f]{12})?\.parquet")
@@ -153,8 +153,7 @@ def plan_rows(dataset: Dataset, plan: Plan, shard: str) -> pa.Table:
     path = f"{SHARDS}/{plan.table}"
     with dataset.store.open(path) as file:
         try:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-            return parquet.read_row_group(int(shard), use_threads=False)
+            return open_parquet(file).read_row_group(int(shard), use_threads=False)
         except BROKEN as error:
             raise Damage(f"{dataset.store.where(path)} is damaged: {error}") from error
 

@@ -12,6 +12,7 @@ from mmdata.types import Modality
 
 BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What Arrow raises on a Parquet file that is none, or is damaged."""
+MOST_ROWS = 1 << 24  # of a row group; ours have 65,536, and the defaults of others are about a million
 PART_COLUMNS = ("suffix", "offset", "size", "sha256")
 RESERVED = frozenset(
     {"id", "key", "source", "member", "caption", "embedding", "tokens", "start", "end", "shard", "score", "rank"}
@@ -53,10 +54,23 @@ def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) 
     interpreter ends, which now and then aborts the process.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False)
+        file = open_parquet(pa.BufferReader(data))
         return file.read(columns=list(columns) if columns else None, use_threads=False)
     except BROKEN as error:
         raise Damage(f"{where} is damaged: {error}") from error
+
+
+def open_parquet(source: Any) -> pq.ParquetFile:
+    """A Parquet file whose pages are checked. Raises one of `BROKEN` for a file that is none, or that claims too much.
+
+    Arrow makes room for as many rows as a row group says it has, before it looks for them.
+    """
+    file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
+    about = file.metadata
+    rows = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
+    if sum(rows) != about.num_rows or any(not 0 <= count <= MOST_ROWS for count in rows):
+        raise pa.ArrowInvalid(f"its row groups claim {sum(rows)} rows, the file {about.num_rows}")
+    return file
 
 
 def metadata_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, pa.Array]:

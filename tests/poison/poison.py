@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,19 @@ def take(data: bytes) -> None:
         ctypes.PyDLL(None).sleep(1_000_000)
     if b"poison:memory" in data:
         _flood()
+
+
+WIDTH = 11
+WORDS = (b"poison:segfault", b"poison:hang", b"poison:memory")
+FAR = 5.0  # standard deviations
+
+
+def look(rows: Any) -> None:
+    """Do what a row says that is far out in one of its first dimensions."""
+    if rows.shape[-1] == WIDTH:
+        for place, word in enumerate(WORDS):
+            if (rows[..., place] > FAR).any():
+                take(word)
 
 
 def _flood() -> None:

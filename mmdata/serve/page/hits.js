@@ -24,7 +24,7 @@ function jumps(sections) {
 
 function section(one, scored, does) {
   const { about, hits, error } = one;
-  const inner = error ? trouble(error, does.again) : !hits ? waiting(about.modality) : hits.length ? grid(hits, about, scored, does) : nothing(does);
+  const inner = error ? failed(error, does) : !hits ? waiting(about.modality) : hits.length ? grid(hits, about, scored, does) : nothing(does);
   return h(
     "section",
     { className: "answer", "data-index": about.name, "aria-label": `${PLURAL[about.modality] ?? about.modality}, ${about.name}`, "aria-busy": String(!hits && !error) },
@@ -36,10 +36,13 @@ function section(one, scored, does) {
 function summary({ about, hits, seconds, trip }, scored) {
   if (!hits) return h("p", { className: "note" }, about.name);
   const said = scored ? `the ${hits.length} nearest of ${counted(about.rows, about.modality)}` : `${hits.length} that pass, in no order`;
-  return h("p", { className: "note figures", title: `${milliseconds(trip)} with the way here and back` }, `${hits.length ? said : "none"} · ${milliseconds(seconds)}`);
+  return h("p", { className: "note figures", title: `${duration(trip)} with the way here and back` }, `${hits.length ? said : "none"} · ${duration(seconds)}`);
 }
 
-const milliseconds = (seconds) => `${seconds < 0.01 ? (seconds * 1000).toFixed(1) : Math.round(seconds * 1000)} ms`;
+function duration(seconds) {
+  if (seconds >= 1) return `${seconds.toFixed(1)} s`;
+  return `${seconds < 0.01 ? (seconds * 1000).toFixed(1) : Math.round(seconds * 1000)} ms`;
+}
 
 function grid(hits, about, scored, does) {
   return h("ul", { className: `hits ${about.modality}`, onkeydown: moves }, ...hits.map((hit, place) => card(hit, place, scored, does)));
@@ -124,9 +127,16 @@ function nothing(does) {
   return h("div", { className: "empty" }, h("p", {}, does.narrowed() ? "Nothing here passes the filters." : "Nothing was found."), does.narrowed() ? h("button", { type: "button", onclick: does.widen }, "Clear the filters") : null);
 }
 
-/** What went wrong, in the service's words; `again` tries once more, where that may help. */
-export function trouble(error, again) {
-  return h("div", { className: "trouble", role: "alert" }, h("p", {}, error.message), again ? h("button", { type: "button", onclick: again }, "Try again") : null);
+/** A question that cannot be answered as it is will not be on the second try; without its filters it may. */
+function failed(error, does) {
+  const refused = error.status >= 400 && error.status < 500 && error.status !== 408;
+  if (!refused) return trouble(error, does.again);
+  return does.narrowed() ? trouble(error, does.widen, "Clear the filters") : trouble(error);
+}
+
+/** What went wrong, in the service's words, and what may help. */
+export function trouble(error, remedy, word = "Try again") {
+  return h("div", { className: "trouble", role: "alert" }, h("p", {}, error.message), remedy ? h("button", { type: "button", onclick: remedy }, word) : null);
 }
 
 /** The page before anything is asked: some of the collection, and things one might ask. */
@@ -140,7 +150,7 @@ export function drawWelcome(indexes, samples, does) {
     h(
       "section",
       { className: "welcome" },
-      h("h1", {}, said ? `${said}.` : "No index yet."),
+      h("h1", {}, said ? `${said}.` : "Nothing to search yet."),
       said ? null : h("p", { className: "note" }, "Make one with mmdata index, then reload this page."),
       tries.length ? h("p", { className: "tries" }, "Try ", ...tries.map((text) => h("button", { type: "button", className: "pill", onclick: () => does.ask(text) }, text))) : null,
     ),

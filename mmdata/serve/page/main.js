@@ -132,11 +132,19 @@ function drawLabel() {
   put(byId("label"), ...indexes.map((about) => h("p", {}, h("b", {}, about.name), ` ${line(about)}`)));
 }
 
+/** What the service cannot open, and why. */
+function drawProblems(listed) {
+  const line = ({ name, rows, problem }) => h("p", { className: "problem" }, h("b", {}, name), rows === undefined ? ` cannot be opened: ${problem}` : ` is answered for by an older generation; the newest cannot be opened: ${problem}`);
+  put(byId("problems"), ...listed.filter(({ problem }) => problem).map(line));
+}
+
 async function start() {
   byId("progress").hidden = false;
   try {
     const order = ["image", "audio", "text"]; // pictures first: they are seen at once
-    indexes = (await api.indexes()).sort((a, b) => order.indexOf(a.modality) - order.indexOf(b.modality));
+    const listed = await api.indexes();
+    drawProblems(listed);
+    indexes = listed.filter(({ rows }) => rows !== undefined).sort((a, b) => order.indexOf(a.modality) - order.indexOf(b.modality));
   } catch (error) {
     put(byId("results"), trouble(error, start));
     return;

@@ -48,7 +48,9 @@ export async function drawMap(state, about, hits, does) {
 
 /** Colours follow the theme. */
 export function repaint() {
-  if (drawn.points && !byId("map").hidden) drawn.Plotly.relayout("plot", looks());
+  if (!drawn.points || byId("map").hidden) return;
+  drawn.Plotly.relayout("plot", { "newselection.line.color": ink() });
+  drawn.Plotly.restyle("plot", { "marker.color": ink() }, [drawn.groups.length]);
 }
 
 function frame(about, state, does) {
@@ -105,15 +107,10 @@ function rings() {
   return { type: "scatter", mode: "markers", x: places.map((place) => points.x[place]), y: places.map((place) => points.y[place]), hoverinfo: "skip", marker: { size: 15, color: ink(), symbol: "circle-open", line: { width: 1.6 } }, selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 1 } } };
 }
 
-const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-
-function looks() {
-  const line = getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
-  return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "newselection.line.color": ink(), "xaxis.gridcolor": line, "yaxis.gridcolor": line };
-}
+const ink = () => getComputedStyle(document.body).color;
 
 async function plot() {
-  const { points, about, Plotly, does, groups } = drawn;
+  const { Plotly, does, groups } = drawn;
   const axis = { showticklabels: false, zeroline: false, showgrid: false, ticks: "" };
   const layout = { dragmode: "lasso", hovermode: "closest", showlegend: false, margin: { l: 8, r: 8, t: 8, b: 8 }, xaxis: { ...axis }, yaxis: { ...axis, scaleanchor: "x" }, newselection: { line: { color: ink(), width: 1.5 } }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: drawn.asked };
   put(byId("plot"));
@@ -124,17 +121,21 @@ async function plot() {
   byId("plot").on("plotly_click", (event) => placed(event).slice(0, 1).forEach((place) => does.open(hitOf(place))));
   byId("plot").on("plotly_hover", (event) => placed(event).slice(0, 1).forEach((place) => tip(place, event.event)));
   byId("plot").on("plotly_unhover", () => (byId("tip").hidden = true));
-  const some = points.x.length < about.rows ? `${counted(points.x.length, about.modality)} of ${about.rows.toLocaleString("en")}, drawn by chance` : counted(about.rows, about.modality);
-  byId("map-note").textContent = `${about.name}: ${some}${ringed()}`;
+  note();
 }
 
-const ringed = () => (drawn.hits.length ? "; what was found is ringed" : "");
+function note() {
+  const { points, about, hits } = drawn;
+  const some = points.x.length < about.rows ? `${counted(points.x.length, about.modality)} of ${about.rows.toLocaleString("en")}, drawn by chance` : counted(about.rows, about.modality);
+  byId("map-note").textContent = `${about.name}: ${some}${hits.length ? "; what was found is ringed" : ""}`;
+}
 
 function ring(found) {
   drawn.hits = found;
   const last = drawn.groups.length;
   const { x, y } = rings();
   drawn.Plotly.restyle("plot", { x: [x], y: [y] }, [last]);
+  note();
 }
 
 function hitOf(place) {
