@@ -456,6 +456,12 @@ def test_samples_without_the_modality_are_absent_and_not_rejected(mixed: Dataset
     assert Features(mixed, "minilm").to_arrow()["key"].to_pylist() == ["0", "1", "4", "5"]
 
 
+def test_an_encoder_of_what_no_sample_has_says_so(mixed: Dataset) -> None:
+    summary = run(mixed, "mel-stats")
+    assert (summary.rows_in, summary.next) == (0, "")
+    assert summary.facts == {"features": ["mel-stats"], "nothing to do": "no sample has a part of audio"}
+
+
 def test_a_text_longer_than_the_model_is_cut_where_that_is_asked_and_counted(mixed: Dataset) -> None:
     summary = run(mixed, "minilm", windows="cut")
     assert (summary.repaired, summary.rejected) == ({"too_long": 1}, {})

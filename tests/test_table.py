@@ -289,6 +289,15 @@ def test_bytes_that_are_part_of_nothing_are_counted(tmp_path):
     assert scanned(source)[1] == {"column thumbnail (bytes)": 2}
 
 
+def test_a_column_of_paths_that_nothing_takes_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text("path,caption,voice,url\nx.jpg,one,a.wav,http://h/x.jpg\ny.PNG,two,,\n")
+    assert scanned(tmp_path / "a.csv")[1] == {
+        "column path (paths? --image-column path)": 2,
+        "column voice (paths? --audio-column voice)": 1,
+    }
+    assert scanned(tmp_path / "a.csv", image="path", audio="voice")[1] == {}
+
+
 def test_a_table_that_changes_after_the_plan_rejects_its_rows(tmp_path):
     source = text_file(tmp_path / "a.csv", "key,text\na,one\nb,two\n")
     plan = planned(source)

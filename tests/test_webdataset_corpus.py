@@ -47,6 +47,11 @@ def test_members_of_one_key_are_one_sample(tmp_path):
     assert (second.key, list(second.parts)) == ("y", [AUDIO])
 
 
+def test_the_class_of_a_sample_is_metadata(tmp_path):
+    members = [("x.png", PNG), ("x.cls", b"7\n"), ("y.png", PNG), ("y.cls", b"bird"), ("y.json", b'{"cls": "cat"}')]
+    assert [sample.metadata for sample in read(written(tmp_path, *members))] == [{"cls": 7}, {"cls": "cat"}]
+
+
 def test_members_that_are_not_neighbours_are_still_one_sample(tmp_path):
     source = written(tmp_path, ("x.png", PNG), ("y.png", PNG), ("x.txt", b"one"), ("y.txt", b"two"))
     assert [(s.key, s.parts[TEXT].data) for s in read(source)] == [("x", b"one"), ("y", b"two")]
@@ -69,8 +74,8 @@ def test_a_second_image_of_one_key_is_a_counted_reject(tmp_path):
 
 
 def test_members_that_are_no_media_are_counted(tmp_path):
-    _, ignored = scanned(written(tmp_path, ("x.txt", b"one"), ("x.cls", b"7"), ("README", b""), ("._x.txt", b"")))
-    assert ignored == {".cls": 1, "hidden": 1, "no suffix": 1}
+    _, ignored = scanned(written(tmp_path, ("x.txt", b"one"), ("x.pyd", b"7"), ("README", b""), ("._x.txt", b"")))
+    assert ignored == {".pyd": 1, "hidden": 1, "no suffix": 1}
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

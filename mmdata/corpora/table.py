@@ -17,7 +17,7 @@ from mmdata.corpora.files import check_below, matches, read_reference, suffix_of
 from mmdata.errors import ConfigError, Damage, NotFound
 from mmdata.storage.store import FileInfo, Store
 from mmdata.storage.tables import BROKEN, as_json, open_parquet
-from mmdata.types import Modality, Part, Reason, Reject, Rejected, Sample
+from mmdata.types import SUFFIXES, Modality, Part, Reason, Reject, Rejected, Sample
 
 GUESSES = {
     "key": ("key", "id", "__key__", "uid"),
@@ -97,7 +97,7 @@ class Table:
         unread = [f"column {name} (bytes)" for name in sorted(group.heavy - set(roles.values()))]
         other = [n for n in group.names if n not in group.heavy and n not in roles.values()]
         for number, record in enumerate(group.records):
-            ignored.update(unread)
+            ignored.update([*unread, *_not_taken(record, other, roles)])
             key = record.get(roles.get("key", ""))
             row = base | {"row": number, "source": f"{base['table']}:{group.number}:{number}"}
             row["key"] = f"{prefix}{group.number:03d}{number:06d}" if key in (None, "") else str(key)
@@ -227,6 +227,16 @@ def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
         raise ConfigError(f"{where} cannot be read as a table: {error}") from error
     records = ({n: None if v == "" else v for n, v in record.items()} for record in _records(table))
     return _Group(0, table.column_names, records, frozenset(), 0)
+
+
+def _not_taken(record: dict[str, Any], other: list[str], roles: dict[str, str]) -> Iterator[str]:
+    """Columns that are metadata and look as if they led to a picture or a sound, where no column was taken for one."""
+    for name in other:
+        value = record.get(name)
+        if isinstance(value, str) and "://" not in value:
+            modality = SUFFIXES.get(value.rpartition(".")[2].lower())
+            if modality in MEDIA and modality not in roles:
+                yield f"column {name} (paths? --{modality}-column {name})"
 
 
 def _records(table: pa.Table) -> Iterator[dict[str, Any]]:

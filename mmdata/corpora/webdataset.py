@@ -15,11 +15,14 @@ from mmdata.storage.store import FileInfo, Store
 from mmdata.storage.tar import Hole, Member, salvage, scan
 from mmdata.types import SUFFIXES, Modality, Part, Reason, Reject, Rejected, Sample
 
+LABEL = "cls"
+"""What WebDataset names the member that holds the class of a sample."""
+MEMBERS = [*PARTS, LABEL]
 COLUMNS = [
     ("tar", pa.string()),
     ("tar_version", pa.string()),
-    *[(f"{part}_suffix", pa.string()) for part in PARTS],
-    *[(f"{part}_{fact}", pa.int64()) for part in PARTS for fact in ("offset", "size")],
+    *[(f"{part}_suffix", pa.string()) for part in MEMBERS],
+    *[(f"{part}_{fact}", pa.int64()) for part in MEMBERS for fact in ("offset", "size")],
 ]
 
 
@@ -78,11 +81,13 @@ class Tars:
     def _sample(self, row: dict[str, Any]) -> Sample:
         found = {
             part: bytes(self.store.read_range(row["tar"], row[f"{part}_offset"], row[f"{part}_size"]))
-            for part in PARTS
+            for part in MEMBERS
             if row[f"{part}_suffix"] is not None
         }
+        label = found.pop(LABEL, None)
         metadata, notes = read_metadata(row, found.pop("json", None))
         metadata = metadata["metadata"] if _is_own(metadata) else metadata
+        metadata = metadata if label is None else {LABEL: _label(label), **metadata}
         parts = {Modality(part): Part(row[f"{part}_suffix"], data) for part, data in found.items()}
         return Sample(row["id"], row["key"], row["source"], parts, metadata, notes)
 
@@ -160,8 +165,13 @@ def _name(member: Member) -> tuple[str, str, str | None]:
     """Key, suffix and part of a member: the key ends at the first dot of the file's name."""
     folder, slash, name = readable(member.name).rpartition("/")
     stem, _, suffix = name.partition(".")
-    part = "json" if suffix.lower() == "json" else SUFFIXES.get(suffix.rpartition(".")[2].lower())
+    part = suffix.lower() if suffix.lower() in ("json", LABEL) else SUFFIXES.get(suffix.rpartition(".")[2].lower())
     return f"{folder}{slash}{stem}", suffix, part
+
+
+def _label(data: bytes) -> int | str:
+    text = data.decode(errors="replace").strip()
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
 
 
 def _second(tar: str, member: Member, part: str, key: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from shlex import quote
+from typing import Any
 
 from mmdata.cluster import Resources
 from mmdata.config import ExtractConfig
@@ -50,7 +51,11 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
     summary = run_job(job, resources, config.max_reject_rate, watch)
     for card in cards:
         write_summary(dataset.store, features_folder(card.name), changed=bool(job.todo))
-    return replace(summary, facts={"features": [card.name for card in cards]})
+    facts: dict[str, Any] = {"features": [card.name for card in cards]}
+    if summary.rows_in:
+        return replace(summary, facts=facts)
+    parts = sorted({card.modality for card in cards})
+    return replace(summary, facts=facts | {"nothing to do": f"no sample has a part of {', '.join(parts)}"}, next="")
 
 
 def _next(dataset: str, cards: list[EncoderCard]) -> str:
