@@ -64,9 +64,19 @@ class Damage(MMDataError):
 
 def conflict(what: str, found: Mapping[str, object], wanted: Mapping[str, object], remedy: str) -> Conflict:
     """A `Conflict` whose message lists the differing fields side by side."""
+    found, wanted = _flat(found), _flat(wanted)
     names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
     rows = [f"  {name}: there {_plain(found.get(name))}, asked {_plain(wanted.get(name))}" for name in names]
     return Conflict("\n".join([f"{what} was made from something else:", *rows, remedy]))
+
+
+def _flat(fields: Mapping[str, object]) -> dict[str, object]:
+    """Fields of fields by `name.field`."""
+    flat: dict[str, object] = {}
+    for name, value in fields.items():
+        inner = _flat(value) if isinstance(value, Mapping) else {}
+        flat |= {f"{name}.{field}": one for field, one in inner.items()} if inner else {name: value}
+    return flat
 
 
 def _plain(value: object) -> str:

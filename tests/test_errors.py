@@ -18,6 +18,7 @@ from mmdata.errors import (
     WorkerDied,
     conflict,
 )
+from mmdata.types import Reason
 
 CODES = {
     MMDataError: 1,
@@ -56,3 +57,8 @@ def test_a_conflict_lists_the_differing_fields_side_by_side():
     assert str(error) == "\n".join(
         ["x was made from something else:", "  b: there 2, asked 'two'", "  c: there 3, asked None", "do this"]
     )
+
+
+def test_a_conflict_says_which_field_of_a_field_differs_and_values_as_they_are_written():
+    error = conflict("x", {"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": Reason.OOM}}, "do this")
+    assert str(error) == "x was made from something else:\n  a.c: there 2, asked 'oom'\ndo this"
