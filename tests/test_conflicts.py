@@ -102,7 +102,7 @@ CASES: dict[str, tuple[Callable[[Place], None], Command, list[str]]] = {
     "extract, another encoder": (
         nothing,
         lambda p: _extract(p, "colours=quick_encoder:Letters"),
-        ["modality: there <Modality.IMAGE: 'image'>, asked <Modality.TEXT: 'text'>", "dim: there 6, asked 8"],
+        ["modality: there 'image', asked 'text'", "dim: there 6, asked 8"],
     ),
     "extract, another config": (
         nothing,
@@ -121,7 +121,7 @@ CASES: dict[str, tuple[Callable[[Place], None], Command, list[str]]] = {
     "train, another config": (
         nothing,
         lambda p: train_head(train_config(p.dataset, seed=2)),
-        ["config: there ", "'seed': 0", "'seed': 2"],
+        ["something else:\n  config.train.seed: there 0, asked 2\nchoose"],
     ),
     "train, other features": (other_encoder, lambda p: run_stage("train", p.dataset, p.corpus), ["pack: there '"]),
     "project, another encoder": (
