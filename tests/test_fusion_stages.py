@@ -272,6 +272,40 @@ def test_nan_of_a_number_is_no_class(tmp_path: Path) -> None:
     assert found["classes"] == {"grade": 2}
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("k0000,1\nk0001,inf", "1 labels are infinite, as those of 'k0001'; leave the cells empty"),
+        ("k0000,1\nk0001,2\nk0000,3", "labels.csv has the key 'k0000' 2 times; a sample has one row"),
+    ],
+)
+def test_labels_that_no_head_can_learn_from_are_refused_before_training(
+    rows: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text(f"key,grade\n{rows}\n")
+    data = {"features": {"image": "pictures"}, "labels": str(tmp_path / "labels.csv")}
+    tasks = {"grade": {"type": "regression", "column": "grade"}}
+    with pytest.raises(ConfigError, match=message):
+        describe_training(config_of(dataset_of(tmp_path), data=data, tasks=tasks))
+
+
+def test_labels_of_no_sample_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    grades = "".join(f"k{n:04d},{n % 7}\n" for n in range(60))
+    (tmp_path / "labels.csv").write_text(f"key,grade\n{grades}nope,1\n")
+    data = {"features": {"image": "pictures"}, "labels": str(tmp_path / "labels.csv")}
+    tasks = {"grade": {"type": "regression", "column": "grade"}}
+    describe_training(config_of(dataset_of(tmp_path), data=data, tasks=tasks))
+    assert "1 of 61 rows of the labels have a key of no sample that has features: 'nope'" in caplog.text
+
+
+def test_a_training_that_ends_in_no_numbers_writes_no_head(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    config = config_of(dataset, train={"epochs": 2, "lr": 1e30})
+    with pytest.raises(ConfigError, match=r"after epoch 0, and no head is written; lower train.lr"):
+        train_head(config)
+    assert not (Path(dataset.url) / "heads" / config.name / "head.json").exists()
+
+
 def test_labels_of_other_samples_are_refused_with_both_keys(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("key,grade\npictures/k0000,1\npictures/k0001,2\n")
     data = {"features": {"image": "pictures"}, "labels": str(tmp_path / "labels.csv")}

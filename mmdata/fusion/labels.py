@@ -1,5 +1,6 @@
 """Labels of a pack's rows: from its metadata, or from a table beside it."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -19,6 +20,7 @@ from mmdata.fusion.splits import Part, Parts
 from mmdata.fusion.tasks import TASKS
 from mmdata.storage.tables import concat
 
+log = logging.getLogger(__name__)
 READERS: dict[str, Callable[[str], pa.Table]] = {
     "csv": partial(pyarrow.csv.read_csv, convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True)),
     "jsonl": pyarrow.json.read_json,
@@ -38,8 +40,11 @@ def read_labels(path: str) -> pa.Table:
         table = READERS[suffix](path)
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    if "key" not in table.column_names or len(pc.unique(table["key"])) != len(table):
-        raise ConfigError(f"{path} needs a column 'key' in which every sample comes once")
+    if "key" not in table.column_names:
+        raise ConfigError(f"{path} needs a column 'key'; it has: {', '.join(table.column_names)}")
+    for one in pc.value_counts(table["key"].combine_chunks()).to_pylist():
+        if one["counts"] > 1:
+            raise ConfigError(f"{path} has the key {one['values']!r} {one['counts']} times; a sample has one row")
     return table.set_column(table.column_names.index("key"), "key", table["key"].cast(pa.string()))
 
 
@@ -58,6 +63,10 @@ def _joined(rows: pa.Table, table: pa.Table) -> pa.Table:
         raise ConfigError(
             f"no key of the labels is the key of a sample: there {_first(table['key'])}, here {_first(rows['key'])}"
         )
+    unknown = table["key"].filter(pc.invert(pc.is_in(table["key"], rows["key"])))
+    if len(unknown):
+        told = len(unknown), len(table), _first(unknown)
+        log.warning("%d of %d rows of the labels have a key of no sample that has features: %s", *told)
     names = [name for name in table.column_names if name != "key"]
     rows = rows.drop_columns([name for name in names if name in rows.column_names])
     for name in names:
@@ -101,6 +110,7 @@ def encode(
     facts, targets = {}, {}
     for name, (type_, label) in columns.items():
         labels = column(rows, label) if label else rows["key"]
+        _check_finite(rows, labels)
         labels = pc.if_else(_is_label(labels, shown), labels, pa.scalar(None, labels.type))
         task = TASKS[type_]
         try:
@@ -109,6 +119,12 @@ def encode(
         except ConfigError as error:
             raise ConfigError(f"task {name!r}, column {label!r}: {error}") from error
     return facts, targets
+
+
+def _check_finite(rows: pa.Table, labels: pa.ChunkedArray) -> None:
+    endless = rows["key"].filter(pc.is_inf(labels)) if pa.types.is_floating(labels.type) else []
+    if len(endless):
+        raise ConfigError(f"{len(endless)} labels are infinite, as those of {_first(endless)}; leave the cells empty")
 
 
 def strangers(rows: pa.Table, name: str, target: NDArray[np.int64], asked: NDArray[np.int64]) -> int:

@@ -122,7 +122,8 @@ def train(
 
     In a crew the batches are those of one process, and so is the mean gradient where every row has a label; what a
     batch compares its rows with (align, match) are the rows of the same process.
-    Raises ConfigError when `recipe.monitor` is no figure of the validation rows.
+    Raises ConfigError when `recipe.monitor` is no figure of the validation rows, and when a loss or a weight is no
+    number at the end of an epoch.
     """
     rows = torch.from_numpy(parts[Part.TRAIN])
     run = _start(model, feed, rows, recipe)
@@ -278,12 +279,14 @@ def judged(tasks: Mapping[str, tuple[str, float]]) -> list[str]:
 
 
 def _end_epoch(run: Run, feed: Feed, validation: NDArray[np.int64], recipe: Recipe, steps: int, crew: Crew) -> None:
-    at, found = run.progress, figures(run.model, feed, torch.from_numpy(validation))
+    at = run.progress
+    losses = dict(zip(run.balance.names, (run.sums / steps).tolist(), strict=True))
+    _check_finite(run.model, losses, at.epoch)
+    found = figures(run.model, feed, torch.from_numpy(validation))
     if recipe.monitor not in found:
         raise ConfigError(
             f"monitor {recipe.monitor!r} is no figure of the validation rows; there are: {', '.join(found)}"
         )
-    losses = dict(zip(run.balance.names, (run.sums / steps).tolist(), strict=True))
     at.history.append({"epoch": at.epoch, "loss": losses, "validation": found})
     agreed = torch.tensor([found[recipe.monitor]], dtype=torch.float64, device=feed.device)
     crew.average([agreed])  # all must end at the same epoch, and two devices may round differently
@@ -293,6 +296,13 @@ def _end_epoch(run: Run, feed: Feed, validation: NDArray[np.int64], recipe: Reci
         run.best = _copied(run.model)
     run.sums.zero_()
     at.epoch, at.step = at.epoch + 1, 0
+
+
+def _check_finite(model: nn.Module, losses: Mapping[str, float], epoch: int) -> None:
+    lost = [name for name, loss in losses.items() if not math.isfinite(loss)]
+    if lost or not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+        what = f"the loss of task {lost[0]!r} is {losses[lost[0]]}" if lost else "a weight is not finite"
+        raise ConfigError(f"{what} after epoch {epoch}, and no head is written; lower train.lr")
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 What a JPEG's comment says becomes of the process that decodes it, and what a row of `poison.WIDTH` features says of one
 that runs a head on it. $POISON_WORKERS names a function over which workers of Ray die: `faiss.serialize_index`, or
-`hashlib.sha256` of bytes that hold poison. All else is as ever.
+`hashlib.sha256` of bytes that hold poison. Controls are short, as each killer takes 36 of them. All else is as ever.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import poison
 import simplejpeg
+
+import mmdata.cluster.task
 
 WORKER = any("default_worker" in word for word in sys.orig_argv)
 DEADLY = os.environ.get("POISON_WORKERS", "") if WORKER else ""
@@ -38,4 +40,5 @@ def _spoil(event: str, arguments: object) -> None:
 simplejpeg.decode_jpeg = _before(lambda data, *rest: poison.take(bytes(data[:200])), simplejpeg.decode_jpeg)
 if DEADLY == "hashlib.sha256":
     hashlib.sha256 = _before(lambda data=b"", **options: poison.take(bytes(data[:200])), hashlib.sha256)
+mmdata.cluster.task.LONGEST = 0.1
 sys.addaudithook(_spoil)

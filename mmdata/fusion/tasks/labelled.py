@@ -117,9 +117,9 @@ def _lists(labels: pa.ChunkedArray) -> list[list[str] | None]:
     try:  # metadata keeps a list as JSON
         rows = [orjson.loads(row) if isinstance(row, str) else row for row in rows]
     except ValueError as error:
-        raise ConfigError(f"a multilabel column holds lists, or lists as JSON: {error}") from error
+        raise ConfigError(f'a multilabel column holds lists, or lists as JSON, ["red", "round"]: {error}') from error
     if not all(row is None or isinstance(row, list) for row in rows):
-        raise ConfigError("a multilabel column holds lists, or lists as JSON, not single values")
+        raise ConfigError('a multilabel column holds lists, or lists as JSON, ["red", "round"], not single values')
     return rows
 
 
