@@ -301,7 +301,7 @@ def test_labels_of_no_sample_are_counted_and_named(tmp_path: Path, caplog: pytes
 def test_a_training_that_ends_in_no_numbers_writes_no_head(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path)
     config = config_of(dataset, train={"epochs": 2, "lr": 1e30})
-    with pytest.raises(ConfigError, match="is nan after epoch 1, and no head is written; lower train.lr"):
+    with pytest.raises(ConfigError, match="is nan after epoch 1, and no head is written; lower"):
         train_head(config)
     assert not (Path(dataset.url) / "heads" / config.name / "head.json").exists()
 
