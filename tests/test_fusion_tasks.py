@@ -47,7 +47,7 @@ def test_tags_are_lists_or_lists_as_json() -> None:
     found = TASKS["multilabel"].encode(column('["y", "z"]', "[]", None), facts)
     assert found[:2].tolist() == [[0, 1], [0, 0]]
     assert found[2].isnan().all()
-    with pytest.raises(ConfigError, match="holds lists, or lists as JSON, not single values"):
+    with pytest.raises(ConfigError, match=r"holds lists, or lists as JSON, \[\"red\", \"round\"\], not single values"):
         TASKS["multilabel"].learn(column(1, 2))
 
 
