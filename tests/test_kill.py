@@ -166,6 +166,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     running.shutdown()
 
 
+@pytest.mark.slow
 def test_a_run_on_a_cluster_survives_the_kill_of_a_worker_of_the_driver_and_of_both(
     corpus: Path, tmp_path: Path, undisturbed: dict[str, object], cluster: None
 ) -> None:
