@@ -174,9 +174,11 @@ def test_a_run_on_a_cluster_survives_the_kill_of_a_worker_of_the_driver_and_of_b
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_run_with_a_ray_of_its_own_survives_the_kill_of_a_worker_of_the_driver_and_of_both(
-    corpus: Path, tmp_path: Path, undisturbed: dict[str, object]
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("workers", "whom"), [(0, ["driver"] * 10), (2, [*(["worker", "driver", "everything"] * 3), "worker"])]
+)
+def test_a_run_survives_ten_kills_at_random_moments(
+    workers: int, whom: list[str], corpus: Path, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
-    """And its Ray ends with it. Fifty kills of runs without one are in test_crash_workers.py."""
-    check_kills(corpus, tmp_path, undisturbed, 2, ["driver", "worker", "everything"])
+    check_kills(corpus, tmp_path, undisturbed, workers, whom)
