@@ -258,7 +258,7 @@ HELD = [
         "the same command finishes; nothing is done twice",
         (
             "test_crash_points::test_a_run_that_is_killed_at_any_operation_of_the_storage_is_finished_by_the_same_command",
-            "test_kill::test_a_run_with_a_ray_of_its_own_survives_the_kill_of_a_worker_of_the_driver_and_of_both",
+            "test_kill::test_a_run_survives_ten_kills_at_random_moments",
         ),
     ),
     Held(
