@@ -307,7 +307,7 @@ def cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         [sys.executable, "-c", "from mmdata.cli import main; main()", *arguments],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         env=os.environ | {"PYTHONPATH": paths} | environment,
     )
 
@@ -393,7 +393,7 @@ def dataset_with_a_head(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("stage", "folder"), [("predict", "predictions/kinds"), ("project", "features/kinds.fused")])
 def test_rows_that_crash_hang_or_flood_a_head_are_rejects_of_its_stage(
     stage: str, folder: str, small_memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
