@@ -371,11 +371,11 @@ def test_what_has_no_samples_to_leave_out_is_given_up_and_says_what_and_how_to_g
 
 
 GIVEN_UP = "error: {} killed 3 workers; the last: The actor is dead because its worker process has died."
-POISONED = {"k00005": "crash", "k00033": "timeout", "k00047": "oom"}
+POISONED = {"k00005": "crash"}
 
 
 def dataset_with_a_head(folder: Path) -> str:
-    """Sixty rows of features, three of which are far out in a dimension that says what becomes of who takes them."""
+    """Sixty rows of features, one of which is far out in a dimension that says what becomes of who takes it."""
     rows = np.random.default_rng(0).normal(size=(60, WIDTH)).astype(np.float32)
     for place, key in enumerate(POISONED):
         rows[int(key[1:]), place] = 1000
@@ -395,13 +395,13 @@ def dataset_with_a_head(folder: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("stage", "folder"), [("predict", "predictions/kinds"), ("project", "features/kinds.fused")])
-def test_rows_that_crash_hang_or_flood_a_head_are_rejects_of_its_stage(
-    stage: str, folder: str, small_memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_rows_that_crash_a_head_are_rejects_of_its_stage(
+    stage: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMDATA_CACHE", str(tmp_path / "cache"))
     data = dataset_with_a_head(tmp_path / "data")
     arguments = [stage, data, "--head", "kinds", "--workers", "1", "--sample-timeout", "5", "--max-reject-rate", "0.1"]
-    ran = cli(*arguments, POISON_CGROUP=str(small_memory))
+    ran = cli(*arguments)
     assert ran.returncode == 0, ran.stderr
     store = Dataset.open(data).store
     assert {row.key: row.reason.value for row in read_rejects(store, folder)} == POISONED
