@@ -5,7 +5,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from mmdata.encoders import Encoder, Prepared, Request, Windows
-from mmdata.encoders.weights import check, hash_model
+from mmdata.encoders.weights import LOCAL, check, hash_model
 from mmdata.errors import ConfigError, ModelError
 from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality, Reason
@@ -29,7 +29,7 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
     import open_clip
 
     model, _ = _model(name)
-    digest, local = hash_model(model, name), name.startswith("local-dir:")
+    digest, local = hash_model(model, name), name.startswith(LOCAL)
     arch, weights = _arch(name)
     preprocessing = open_clip.get_model_preprocess_cfg(model)
     windows: str = ""

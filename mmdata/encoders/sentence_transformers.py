@@ -1,5 +1,6 @@
 """Models of sentence-transformers with all their modules: what `SentenceTransformer.encode` gives."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdata.encoders import Encoder, Prepared, Request
@@ -18,8 +19,8 @@ FAMILY = "sentence-transformers"
 
 def describe(name: str, tower: str, request: Request) -> EncoderCard:
     """The card of a model folder or hub repository; builds the model, whose modules may be any."""
-    model, revision = _model(name)
-    digest = hash_folder(locate(name, FAMILY)[0])
+    folder, revision = locate(name, FAMILY)
+    model, digest = _model(name, folder), hash_folder(folder)
     return EncoderCard(
         modality=Modality.TEXT,
         dim=int(model.get_embedding_dimension()),
@@ -44,8 +45,9 @@ def load(card: EncoderCard, device: str) -> Encoder:
     from mmdata.encoders.text import TextEncoder, tokens_of
 
     name = card.spec.removeprefix(f"{FAMILY}:")
-    model, _ = _model(name)
-    check(hash_folder(locate(name, FAMILY)[0]), card.weights_sha256, card.spec)
+    folder, _ = locate(name, FAMILY)
+    model = _model(name, folder)
+    check(hash_folder(folder), card.weights_sha256, card.spec)
     model.to(device)
     prompt = card.preprocessing["prompt"]
     # for a pooling that leaves the prompt out
@@ -66,11 +68,10 @@ def _prompt(model: Any) -> str:
     return str(model.prompts[model.default_prompt_name]) if model.default_prompt_name else ""
 
 
-def _model(name: str) -> tuple[Any, str]:
+def _model(name: str, folder: Path) -> Any:
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
-    folder, revision = locate(name, FAMILY)
     try:
         model = SentenceTransformer(
             str(folder), device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
@@ -79,4 +80,4 @@ def _model(name: str) -> tuple[Any, str]:
         raise ModelError(f"{FAMILY}:{name} cannot be loaded: {error}") from error
     if not hasattr(model.tokenizer, "backend_tokenizer"):
         raise ModelError(f"{FAMILY}:{name} has no tokenizer that is safe in several threads")
-    return model.eval(), revision
+    return model.eval()

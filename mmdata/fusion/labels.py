@@ -42,9 +42,9 @@ def read_labels(path: str) -> pa.Table:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if "key" not in table.column_names:
         raise ConfigError(f"{path} needs a column 'key'; it has: {', '.join(table.column_names)}")
-    for one in pc.value_counts(table["key"].combine_chunks()).to_pylist():
-        if one["counts"] > 1:
-            raise ConfigError(f"{path} has the key {one['values']!r} {one['counts']} times; a sample has one row")
+    counts = pc.value_counts(table["key"].combine_chunks())
+    for one in counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist():
+        raise ConfigError(f"{path} has the key {one['values']!r} {one['counts']} times; a sample has one row")
     return table.set_column(table.column_names.index("key"), "key", table["key"].cast(pa.string()))
 
 
@@ -110,8 +110,8 @@ def encode(
     facts, targets = {}, {}
     for name, (type_, label) in columns.items():
         labels = column(rows, label) if label else rows["key"]
-        _check_finite(rows, labels)
         labels = pc.if_else(_is_label(labels, shown), labels, pa.scalar(None, labels.type))
+        _check_finite(rows, labels)
         task = TASKS[type_]
         try:
             facts[name] = known[name] if name in known else task.learn(labels.take(pa.array(parts[Part.TRAIN])))

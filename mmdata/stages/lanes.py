@@ -141,11 +141,9 @@ def _try(encoder: Encoder, batch: list[Unit]) -> Encoded | None:
             vectors, tokens = encoder.encode(inputs), []
     except (torch.OutOfMemoryError, MemoryError):
         return None
-    except RuntimeError as error:  # torch's on a CPU, and ONNX Runtime's
-        if "allocate memory" not in str(error):
-            raise _failed(encoder.card, len(batch), error) from error
-        return None
     except (Exception, SystemExit) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch on a CPU, and ONNX Runtime
+            return None
         raise _failed(encoder.card, len(batch), error) from error
     card = encoder.card
     _check(card, len(batch), vectors, tokens)

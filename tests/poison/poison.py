@@ -31,7 +31,7 @@ def take(data: bytes) -> None:
 
 
 WIDTH = 11
-WORDS = (b"poison:segfault", b"poison:hang", b"poison:memory")
+WORDS = (b"poison:segfault",)
 FAR = 5.0  # standard deviations
 
 
