@@ -23,10 +23,11 @@ from mmdata.config import TrainConfig, load
 from mmdata.fusion.align import Columns, common_columns, fit_cca
 from mmdata.fusion.evaluate import chance_at, recall_at
 from mmdata.fusion.feed import Feed, Plan, Where
+from mmdata.fusion.figures import run_tasks
 from mmdata.fusion.model import FusionModel
 from mmdata.fusion.pack import Input, Pack
 from mmdata.fusion.splits import Part, hash_share
-from mmdata.fusion.train import fit_standardiser, run_tasks, train
+from mmdata.fusion.train import fit_standardiser, train
 from mmdata.stages.align import FOLDS, _chosen, _pairs
 from mmdata.stages.learning import Lesson, architecture
 from mmdata.stages.train import recipe_of

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from mmdata.fusion.feed import Feed, Plan, Where
+from mmdata.fusion.figures import figures
 from mmdata.fusion.model import Architecture, FusionModel, TaskFacts
 from mmdata.fusion.pack import Input, Pack
 from mmdata.fusion.splits import Part
 from mmdata.fusion.tasks import TASKS, Context
 from mmdata.fusion.tasks.joint import Reconstruct
-from mmdata.fusion.train import Recipe, Run, figures, fit_standardiser, train
+from mmdata.fusion.train import Recipe, Run, fit_standardiser, train
 from mmdata.types import EncoderCard, Modality
 
 SEEDS = 3

@@ -358,6 +358,23 @@ def test_an_encoder_that_gives_what_its_card_does_not_say_is_a_model_error(
     assert receipts(sharded, f"odd-{way}") == {}
 
 
+@pytest.mark.parametrize("way", ["wide", "nothing", "raises", "all-nan"])
+def test_an_encoder_that_fails_takes_nothing_from_those_beside_it(sharded: Dataset, way: str) -> None:
+    with pytest.raises(ModelError, match=f"4 of 4 shards failed; the first, 00000.: ModelError: odd:{way}"):
+        run(sharded, f"odd:{way}", "odd:plain")
+    assert receipts(sharded, f"odd-{way}") == {}
+    assert Features(sharded, "odd-plain").to_arrow()["id"].to_pylist() == list(range(60))
+
+
+def test_what_comes_next_after_encoders_of_one_modality_is_an_index(sharded: Dataset) -> None:
+    assert run(sharded, "odd:plain", "minilm").next == f"mmdata index {sharded.url} --features odd-plain"
+
+
+def test_all_encoders_that_fail_are_named(sharded: Dataset) -> None:
+    with pytest.raises(ModelError, match=r"(?s)odd:wide gave .*\nodd:raises failed over"):
+        run(sharded, "odd:wide", "odd:raises")
+
+
 def test_an_encoder_that_gives_no_number_at_all_is_a_model_error(sharded: Dataset) -> None:
     with pytest.raises(ModelError, match="no finite vector in a whole shard; try --precision fp32 or bf16"):
         run(sharded, "odd:all-nan", max_reject_rate=1)

@@ -13,11 +13,12 @@ from mmdata.errors import ConfigError, Conflict
 from mmdata.fusion.baselines import baselines, features
 from mmdata.fusion.checkpoint import Checkpoints
 from mmdata.fusion.feed import Feed, Plan, Where
+from mmdata.fusion.figures import collect, figures
 from mmdata.fusion.model import Architecture, FusionModel, TaskFacts
 from mmdata.fusion.operators import OPERATORS
 from mmdata.fusion.pack import Pack
 from mmdata.fusion.splits import Part
-from mmdata.fusion.train import Recipe, Run, collect, figures, fit_standardiser, train
+from mmdata.fusion.train import Recipe, Run, fit_standardiser, train
 from mmdata.fusion.trained import output_dims
 from mmdata.storage.store import Store
 

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from mmdata.fusion.baselines import OURS, Rows, baselines, features, standings, to_fit, verdict
 from mmdata.fusion.feed import Feed
+from mmdata.fusion.figures import collect
 from mmdata.fusion.labels import labelled
 from mmdata.fusion.model import FusionModel
 from mmdata.fusion.splits import Part
 from mmdata.fusion.tasks import Outputs, Task
-from mmdata.fusion.train import collect
 from mmdata.stages.learning import Lesson
 
 

@@ -30,7 +30,7 @@ from mmdata.types import EncoderCard, Modality, Outcome, Reason, Receipt, Reject
 AHEAD_BYTES = 128 << 20  # of model inputs that wait for their turn
 GPU_LANES = 2  # one copies while the other computes
 
-Inputs = Sequence[Prepared] | Rejected
+Inputs = Sequence[Prepared] | Rejected | ModelError
 Ready = tuple[int, list[tuple[Gathering, Inputs]]]
 """A row of the sample table, and what it gives each encoder that takes one of its parts."""
 
@@ -72,7 +72,10 @@ def setup(work: Work, gpus: float) -> _State:
 
 
 def encode_shard(state: _State, task: Task) -> list[Receipt]:
-    """The features of one shard for every encoder that has none of it yet; each sample is decoded once."""
+    """The features of one shard for every encoder that has none of it yet; each sample is decoded once.
+
+    Raises ModelError for the encoders that fail, after the features of the others are written.
+    """
     clock, counters, name = Clock(), {"parts_read": 0, "parts_decoded": 0}, task.shard
     shard = state.work.shards[name]
     samples = read_sample_table(state.work.dataset, shard)
@@ -93,6 +96,8 @@ def encode_shard(state: _State, task: Task) -> list[Receipt]:
         counters["parts_decoded"] += decoded
         for output, inputs in ready:
             output.take(row, inputs)
+        if all(output.line.error for output in outputs):
+            break
     if task.only is not None:
         for output in outputs:
             output.line.finish()
@@ -112,7 +117,7 @@ def encode_shard(state: _State, task: Task) -> list[Receipt]:
         seconds={phase: seconds * share for phase, seconds in clock.seconds.items()},
         counters=counters,
     )
-    return [_commit(state, samples, output, receipt) for output in outputs]
+    return _commit_each(state, samples, outputs, receipt)
 
 
 def _in_work(shard: str, about: list[dict[str, Any]], rows: Iterable[int]) -> AbstractContextManager[None]:
@@ -155,12 +160,24 @@ def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
     except (Exception, SystemExit) as error:  # of an encoder, over one sample of many
         return Rejected(Reason.ENCODE_FAILED, f"{encoder.card.spec} cannot take it: {told(error)}")
     if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(one, Prepared) for one in inputs):
-        raise ModelError(f"{encoder.card.spec}: prepare gave {inputs!r:.100}; one Prepared or more, in a list, is due")
+        return ModelError(f"{encoder.card.spec}: prepare gave {inputs!r:.100}; one Prepared or more, in a list, is due")
     return [replace(inputs[0], repairs=decoded.repairs + inputs[0].repairs), *inputs[1:]]
 
 
 def _size(ready: Ready) -> int:
-    return sum(nbytes(one.data) for _, inputs in ready[1] if not isinstance(inputs, Rejected) for one in inputs)
+    return sum(nbytes(one.data) for _, inputs in ready[1] if isinstance(inputs, Sequence) for one in inputs)
+
+
+def _commit_each(state: _State, samples: pa.Table, outputs: list[Gathering], common: Receipt) -> list[Receipt]:
+    receipts, errors = list[Receipt](), list[ModelError]()
+    for output in outputs:
+        try:
+            receipts.append(_commit(state, samples, output, common))
+        except ModelError as error:
+            errors.append(error)
+    if errors:
+        raise ModelError("\n".join(map(str, errors))) from errors[0]
+    return receipts
 
 
 def _commit(state: _State, samples: pa.Table, output: Gathering, common: Receipt) -> Receipt:

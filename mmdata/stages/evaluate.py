@@ -12,6 +12,7 @@ from mmdata.config import EvaluateConfig, TrainConfig, check
 from mmdata.config.learn import MulticlassConfig
 from mmdata.errors import ConfigError
 from mmdata.fusion.feed import Feed, plan
+from mmdata.fusion.figures import collect, figures
 from mmdata.fusion.heads import Head, read_head, read_metrics
 from mmdata.fusion.labels import strangers
 from mmdata.fusion.metrics import per_class
@@ -19,7 +20,6 @@ from mmdata.fusion.model import FusionModel
 from mmdata.fusion.report import calibration_picture, confusion_picture, curves_picture, report, values_picture
 from mmdata.fusion.splits import Part
 from mmdata.fusion.tasks import Multiclass, Outputs, Regression
-from mmdata.fusion.train import collect, figures
 from mmdata.fusion.trained import load_model
 from mmdata.stages import Evaluation
 from mmdata.stages.compare import comparison

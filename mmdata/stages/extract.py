@@ -59,9 +59,11 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
 
 
 def _next(dataset: str, cards: list[EncoderCard]) -> str:
-    if len(cards) == 1:
-        return f"mmdata index {quote(dataset)} --features {cards[0].name}"
-    return f"mmdata align {quote(dataset)} --features {cards[0].name} {cards[1].name} --name NAME"
+    first = cards[0]
+    others = [card for card in cards if card.modality is not first.modality and card.space != first.space]
+    if not others:
+        return f"mmdata index {quote(dataset)} --features {first.name}"
+    return f"mmdata align {quote(dataset)} --features {first.name} {others[0].name} --name NAME"
 
 
 def _finished_shards(dataset: Dataset) -> dict[str, Receipt]:

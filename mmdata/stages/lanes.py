@@ -56,7 +56,8 @@ class Encoded:
 class Line:
     """The units of one shard for one encoder: those that wait, those under way, those that are done.
 
-    `watched` says of rows that they are in work, as long as its context lasts.
+    `watched` says of rows that they are in work, as long as its context lasts. After the first `error` no unit is
+    taken any more, and `finish` raises it: the other encoders of the shard go on meanwhile.
     """
 
     encoder: Encoder
@@ -66,10 +67,13 @@ class Line:
     bytes: int = 0  # of what waits
     flying: list[Future[list[Encoded]]] = field(default_factory=list)
     done: list[Encoded] = field(default_factory=list)
+    error: ModelError | None = None
     clock: Clock = field(default_factory=Clock)
 
     def put(self, unit: Unit) -> None:
         """Let a unit wait, and send batches off when enough of them do."""
+        if self.error is not None:
+            return
         self.waiting.append(unit)
         self.bytes += nbytes(unit.ready.data)
         together = SORTED if unit.ready.length else 1  # where all are equally long there is nothing to sort
@@ -92,15 +96,20 @@ class Line:
             return _encode(self.lanes, self.encoder, batch, self.clock)
 
     def finish(self) -> list[Encoded]:
-        """Everything encoded, in no order."""
+        """Everything encoded, in no order. Raises ModelError when the encoder failed over anything."""
         self.send()
         self._collect(leave=0)
+        if self.error is not None:
+            raise self.error
         return self.done
 
     def _collect(self, leave: int) -> None:
         since = time.perf_counter()
         while len(self.flying) > leave:
-            self.done += self.flying.pop(0).result()
+            try:
+                self.done += self.flying.pop(0).result()
+            except ModelError as error:
+                self.error = self.error or error
         self.clock.add("encode_wait", since)
 
 

@@ -11,9 +11,9 @@ from mmdata.config import PredictConfig
 from mmdata.crash import point
 from mmdata.errors import conflict
 from mmdata.fusion.feed import Feed, Plan, Where
+from mmdata.fusion.figures import run_tasks
 from mmdata.fusion.heads import Head, take_head
 from mmdata.fusion.model import FusionModel
-from mmdata.fusion.train import run_tasks
 from mmdata.fusion.trained import load_model
 from mmdata.stages import Job, Summary, Watch, run_job, silent
 from mmdata.stages.heads import head_features, head_receipt, read_shard, sample_ids, shard_content

@@ -50,8 +50,11 @@ class Gathering:
     def card(self) -> EncoderCard:
         return self.line.encoder.card
 
-    def take(self, row: int, inputs: Sequence[Prepared] | Rejected) -> None:
-        """Count a sample, and send its windows on their way."""
+    def take(self, row: int, inputs: Sequence[Prepared] | Rejected | ModelError) -> None:
+        """Count a sample, and send its windows on their way; an error of the encoder ends its share."""
+        if isinstance(inputs, ModelError):
+            self.line.error = self.line.error or inputs
+            return
         self.samples += 1
         if isinstance(inputs, Rejected):
             self.rows_in += 1

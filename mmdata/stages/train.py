@@ -12,12 +12,13 @@ from mmdata.config import TrainConfig
 from mmdata.errors import ConfigError
 from mmdata.fusion.checkpoint import Checkpoints, ReadOnly
 from mmdata.fusion.feed import Feed, plan
+from mmdata.fusion.figures import MEAN, figures, judged
 from mmdata.fusion.heads import Head, find_head, read_head, read_metrics, write_head
 from mmdata.fusion.model import FusionModel
 from mmdata.fusion.splits import Part
 from mmdata.fusion.tasks import TASKS
 from mmdata.fusion.trackers import forget, tracking
-from mmdata.fusion.train import ALONE, MEAN, Crew, Recipe, Run, Watch, figures, fit_standardiser, judged, train
+from mmdata.fusion.train import ALONE, Crew, Recipe, Run, Watch, fit_standardiser, train
 from mmdata.fusion.trained import output_dims, tensors_of
 from mmdata.stages import Summary
 from mmdata.stages.compare import comparison
