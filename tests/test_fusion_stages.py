@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -417,6 +418,27 @@ def test_a_head_goes_to_another_dataset_and_says_the_same_there(tmp_path: Path) 
     train_head(config_of(dataset, overwrite=True, train={"epochs": 1}))
     with pytest.raises(Conflict, match="has another head 'kinds' than"):
         predict(PredictConfig(dataset=new.url, head="kinds", head_from=dataset.url), HERE)
+
+
+def test_a_head_predicts_where_an_input_is_missing_what_it_says_of_rows_without_it(tmp_path: Path) -> None:
+    dataset, new = dataset_of(tmp_path / "old"), dataset_of(tmp_path / "new")
+    train_head(config_of(dataset))
+    predict(PredictConfig(dataset=dataset.url, head="kinds"), HERE)
+    shutil.rmtree(f"{new.url}/features/words")
+    options = {"dataset": new.url, "head": "kinds", "head_from": dataset.url}
+    with pytest.raises(NotFound, match="words"):
+        predict(PredictConfig(**options), HERE)
+    for missing, message in ((("sound",), "has no input 'sound'"), (("image", "text"), "every input .* is missing")):
+        with pytest.raises(ConfigError, match=message):
+            predict(PredictConfig(**options, missing=missing), HERE)
+    predict(PredictConfig(**options, missing=("text",)), HERE)
+    whole, half = (pq.ParquetFile(f"{one.url}/predictions/kinds/000000.parquet").read() for one in (dataset, new))
+    assert half["key"].equals(whole["key"])
+    without_text = slice(ROWS - 60, ROWS)  # in both datasets
+    assert half["kind"][without_text].equals(whole["kind"][without_text])
+    for column in ("kind.probability", "size"):
+        found, wanted = (np.array(table[column][without_text]) for table in (half, whole))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
 def test_workers_predict_what_this_process_predicts(tmp_path: Path, local_ray: None) -> None:

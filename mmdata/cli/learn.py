@@ -95,6 +95,7 @@ def predict(
     head: Head = None,
     head_from: HeadFrom = None,
     features: FeaturesOf = None,
+    missing: Annotated[str | None, typer.Option(help="inputs that the samples have not, as image,text")] = None,
     workers: Workers = None,
     cpus_per_worker: Cpus = None,
     ray_address: Address = None,
@@ -111,6 +112,7 @@ def predict(
 
     mmdata predict data/ --head category
     mmdata predict new/ --head category --head-from data/ --workers 8
+    mmdata predict pictures/ --head category --head-from data/ --missing text
     """
     from mmdata.config import PredictConfig, load
     from mmdata.stages.predict import predict as stage
@@ -118,6 +120,7 @@ def predict(
     flags = _over_shards(dataset, head, features, workers, cpus_per_worker, ray_address, overwrite)
     flags |= {
         "head_from": head_from,
+        "missing": missing.split(",") if missing else None,
         "sample_timeout": sample_timeout,
         "shard_timeout": shard_timeout,
         "max_reject_rate": max_reject_rate,

@@ -185,6 +185,7 @@ class PredictConfig(Job):
     head: Name
     head_from: str | None = Field(None, description="a dataset to copy the head from, unless it is here")
     features: dict[InputName, str] = Field({}, description="input: feature set; default: those it was trained on")
+    missing: tuple[InputName, ...] = Field((), description="inputs that the samples have not")
 
 
 class ProjectConfig(Job):

@@ -1,6 +1,6 @@
 """What the stages that run a head over shards have in common: project and predict."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,15 +15,22 @@ from mmdata.storage.receipts import tally
 from mmdata.types import Outcome, Receipt, Reject
 
 
-def head_features(dataset: Dataset, head: Head, given: Mapping[str, str]) -> dict[str, Features]:
+def head_features(
+    dataset: Dataset, head: Head, given: Mapping[str, str], missing: Collection[str] = ()
+) -> dict[str, Features]:
     """The feature sets that a head takes: `given` by input, else those that it was made from, by name.
 
-    Raises Conflict when one is of another encoder than the head's, NotFound when it is not there.
+    Inputs in `missing` are left out. Raises Conflict when a set is of another encoder than the head's, NotFound when
+    it is not there, ConfigError for an input that the head has not, or when none is left.
     """
-    for name in given:
+    for name in [*given, *missing]:
         if name not in head.inputs:
             raise ConfigError(f"the head {head.name!r} has no input {name!r}; there are: {', '.join(head.inputs)}")
-    features = {name: Features(dataset, given.get(name, card.name)) for name, card in head.inputs.items()}
+    features = {
+        name: Features(dataset, given.get(name, card.name)) for name, card in head.inputs.items() if name not in missing
+    }
+    if not features:
+        raise ConfigError(f"every input of the head {head.name!r} is missing; leave one of them in")
     for name, set_ in features.items():
         head.check_input(name, set_.card)
     return features

@@ -32,7 +32,7 @@ def predict(config: PredictConfig, resources: Resources, watch: Watch = silent) 
     """
     dataset = Dataset.open(config.dataset)
     head = take_head(dataset, config.head, config.head_from or config.dataset)
-    features = head_features(dataset, head, config.features)
+    features = head_features(dataset, head, config.features, config.missing)
     folder = predictions_folder(head.name)
     content = shard_content(features)
     if config.overwrite:
