@@ -25,16 +25,16 @@ from PIL import Image
 
 WORDS = ("a", "small", "red", "bird", "sits", "on", "the", "roof", "of", "an", "old", "house", "near", "water")
 ROUNDS = 3
-SHARDS = 12
-DEMO = 480
+DEMO = 1920  # samples, in shards of 80
 WORKERS = {"in-process": 0, "1 worker on Ray": 1, "2 workers on Ray": 2, "4 workers on Ray": 4}
-CORPORA = {"efficientnet-lite0": ("image", 2400), "minilm": ("text", 3000)}  # 20 s or more: ends weigh little then
+CORPORA = {"efficientnet-lite0": ("image", 2400, 200), "minilm": ("text", 6000, 1000)}
+"""Modality, samples and samples a shard, for 20 s or more: ends weigh little then."""
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for spec, (modality, count) in CORPORA.items():
-            url = _dataset(Path(folder), modality, count)
+        for spec, (modality, count, per_shard) in CORPORA.items():
+            url = _dataset(Path(folder), modality, count, per_shard)
             sides = [*WORKERS, *(["sentence-transformers"] if modality == "text" else [])]
             rounds = [{side: _run(side, url, spec) for side in ["bare", *sides]} for _ in range(ROUNDS)]
             _report(spec, count, {side: _median([seen[side] for seen in rounds]) for side in ["bare", *sides]})
@@ -50,7 +50,7 @@ def _one_pass(root: Path) -> None:
 
     url = str(root / "demo-data")
     write_corpus(root / "demo", DEMO)
-    shard(ShardConfig(dataset=url, source=str(root / "demo"), samples_per_shard=DEMO // SHARDS), Resources(workers=0))
+    shard(ShardConfig(dataset=url, source=str(root / "demo"), samples_per_shard=80), Resources(workers=0))
     specs = "minilm,efficientnet-lite0,mel-stats"
     rounds = [
         (_run("in-process", url, specs)["seconds"], sum(_run("bare", url, s)["encode"] for s in specs.split(",")))
@@ -64,7 +64,7 @@ def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {what: median(seen[what] for seen in rounds) for what in rounds[0]}
 
 
-def _dataset(root: Path, modality: str, count: int) -> str:
+def _dataset(root: Path, modality: str, count: int, per_shard: int) -> str:
     from mmdata.cluster import Resources
     from mmdata.config import ShardConfig
     from mmdata.stages.shard import shard
@@ -72,7 +72,7 @@ def _dataset(root: Path, modality: str, count: int) -> str:
     source, url = root / modality, str(root / f"{modality}-data")
     source.mkdir()
     (_pictures if modality == "image" else _texts)(source, count)
-    shard(ShardConfig(dataset=url, source=str(source), samples_per_shard=count // SHARDS), Resources(workers=0))
+    shard(ShardConfig(dataset=url, source=str(source), samples_per_shard=per_shard), Resources(workers=0))
     return url
 
 
