@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmdata.encoders import Encoder, Request
-from mmdata.encoders.weights import check, hash_model
+from mmdata.encoders.weights import LOCAL, check, hash_model
 from mmdata.errors import ModelError
 from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality
@@ -19,7 +19,7 @@ def describe(name: str, tower: str, request: Request) -> EncoderCard:
     return EncoderCard(
         modality=Modality.IMAGE,
         dim=int(model.num_features if not hasattr(model, "head_hidden_size") else model.head_hidden_size),
-        space=f"timm:{name.split('local-dir:')[0] or 'local'}@{digest[:12]}",
+        space=f"timm:{name.split(LOCAL)[0] or 'local'}@{digest[:12]}",
         preprocessing={key: list(v) if isinstance(v, tuple) else v for key, v in preprocessing.items()},
         revision=str(model.pretrained_cfg.get("tag") or "local"),
         weights_sha256=digest,
