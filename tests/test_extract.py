@@ -128,7 +128,7 @@ def test_a_flipped_bit_in_a_vector_is_damage(sharded: Dataset) -> None:
     column = group.column(place)
     data[column.data_page_offset + column.total_compressed_size - 5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(Damage, match=r"000001.parquet is damaged"):
+    with pytest.raises(Damage, match=r"000001\.parquet is not the file that its receipt names"):
         Features(sharded, "odd-plain").to_arrow()
 
 
@@ -503,3 +503,5 @@ def test_features_of_shards_that_were_made_anew_are_stale(corpus: Path, tmp_path
     shard(ShardConfig(dataset=url, source=str(corpus), samples_per_shard=60, overwrite=True), HERE)
     after = {row["what"]: (row["left"], row["stale"]) for row in status(Dataset.open(url))}
     assert (before["features mel-stats"], after["features mel-stats"]) == ((0, 0), (1, 4))
+    with pytest.raises(Conflict, match="4 of 4 shards of the features 'mel-stats' were made from what"):
+        index(IndexConfig(dataset=url, features="mel-stats"), HERE)

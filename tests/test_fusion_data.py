@@ -82,6 +82,18 @@ def test_what_a_killed_run_left_in_the_cache_does_no_harm(tmp_path: Path) -> Non
     assert len(packed(tmp_path, image="pictures")) == 3
 
 
+def test_a_pack_that_is_not_what_was_written_is_made_again(tmp_path: Path) -> None:
+    two_views(tmp_path)
+    whole = packed(tmp_path, image="pictures")
+    values = np.array(whole.inputs["image"].values)
+    for path in (tmp_path / "cache" / whole.name).iterdir():
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        assert np.array_equal(packed(tmp_path, image="pictures").inputs["image"].values, values)
+        assert path.read_bytes() != data
+
+
 def test_two_datasets_stack_and_an_input_that_one_lacks_is_missing_there(tmp_path: Path) -> None:
     values = np.arange(6, dtype=np.float32).reshape(3, 2)
     vectors_of(tmp_path / "one", "same", values, list("abc"))

@@ -13,7 +13,7 @@ from made_features import Vectors, clusters, make, opened, write_features
 from mmdata.cluster import Resources
 from mmdata.config import IndexConfig
 from mmdata.errors import ConfigError, Damage, TooManyRejects
-from mmdata.retrieval import auto
+from mmdata.retrieval import auto, generation
 from mmdata.retrieval.kinds import KINDS, STORES, bytes_for, empty_store
 from mmdata.retrieval.label import probes
 from mmdata.retrieval.measure import own_probe, recall
@@ -77,7 +77,10 @@ def test_recall_of_each_modality_is_measured_on_its_own(sorted_and_shuffled: Dat
     assert recall(found.vector_index, image, 10, one_list) < recall(found.vector_index, text, 10, one_list) - 0.02
 
 
-def test_check_measures_again_and_finds_a_flipped_bit_that_opening_does_not(sorted_and_shuffled: Dataset) -> None:
+def test_check_measures_again_and_finds_a_flipped_bit_that_opening_a_large_index_does_not(
+    sorted_and_shuffled: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "SMALL", 1 << 16)
     dataset = sorted_and_shuffled
     make(dataset, "sorted", name="checked", kind="flat")
     assert make(dataset, "sorted", name="checked", check=True).facts["recall now"] == {
@@ -89,6 +92,10 @@ def test_check_measures_again_and_finds_a_flipped_bit_that_opening_does_not(sort
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert len(opened(dataset, "checked")) == 6000
+    monkeypatch.undo()
+    with pytest.raises(Damage, match=r"checked/000001/index.faiss is not the file index.json names"):
+        opened(dataset, "checked")
+    monkeypatch.setattr(generation, "SMALL", 1 << 16)
     with pytest.raises(Damage, match=r"checked/000001/index.faiss is not the file index.json names"):
         make(dataset, "sorted", name="checked", check=True)
 

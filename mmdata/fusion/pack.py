@@ -1,11 +1,13 @@
 """The pack: features of several encoders, joined by key, as memory-mapped arrays that are made once.
 
-A pack is a folder of a local cache, named by the hash of what went into it: `pack.json`, `rows.parquet` (key, source,
+A pack is a folder of a local cache, named by the hash of what went into it: `pack.json`, which proves the other files,
+`rows.parquet` (key, source,
 caption, metadata; one row a sample) and, for each input, `NAME.values` (the vectors, one behind the other),
 `NAME.starts.npy` and `NAME.lengths.npy`, which say where the vectors of a row are and how many it has: none where it
 lacks the input, one of a pooled embedding, several of token features.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,15 +21,16 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmdata.errors import Conflict
+from mmdata.errors import Conflict, Damage
 from mmdata.fusion.join import TOKENS, Places, about_rows, join, missing, places_of, vectors_of
 from mmdata.storage.dataset import Dataset
 from mmdata.storage.features import Features, card_from_json, card_to_json
+from mmdata.storage.sealed import seal, unseal
 from mmdata.storage.store import sha256
 from mmdata.storage.tables import concat, from_parquet, to_parquet
 from mmdata.types import EncoderCard
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Pack:
 
 
 def make_pack(sources: Sequence[Source], cache: Path) -> Pack:
-    """The pack of some feature sets, taken from `cache` where it is there.
+    """The pack of some feature sets, taken from `cache` where it is there, as it was written.
 
     Raises ConfigError when a key comes twice in a feature set or tokens are asked for that it has not, Conflict
     when one input would mix the features of two encoders.
@@ -84,7 +87,8 @@ def make_pack(sources: Sequence[Source], cache: Path) -> Pack:
     made_of = [{name: [set_.fingerprint, tokens] for name, (set_, tokens) in one.items()} for one in features]
     name = sha256(orjson.dumps([FORMAT, made_of], option=orjson.OPT_SORT_KEYS))[:24]
     folder = cache / name
-    if not (folder / "pack.json").exists():
+    if not _is_whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)
         _build(features, cards, folder)
     return _load(folder)
 
@@ -143,7 +147,8 @@ def _build(
             "shape": [stream.items, stream.dim],
         }
     (making / "rows.parquet").write_bytes(to_parquet(concat(rows)))
-    (making / "pack.json").write_bytes(orjson.dumps({"inputs": facts}, option=orjson.OPT_INDENT_2))
+    files = {path.name: _digest(path) for path in making.iterdir()}
+    (making / "pack.json").write_bytes(seal({"inputs": facts, "files": files}))
     try:
         making.rename(folder)
     except OSError:  # another run has finished the same pack meanwhile
@@ -174,6 +179,20 @@ def _append(set_: Features, tokens: bool, stream: _Stream) -> tuple[pa.Table, Pl
         counts.append(lengths)
         abouts.append(about_rows(table).drop_columns(["id", "member"]))
     return concat(abouts), places_of(np.concatenate(counts), first)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a pack is there and every byte of it the one that was written: a disk may lose some meanwhile."""
+    try:
+        files = unseal((folder / "pack.json").read_bytes(), str(folder))["files"]
+        return all(_digest(folder / name) == digest for name, digest in files.items())
+    except (OSError, Damage):
+        return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load(folder: Path) -> Pack:

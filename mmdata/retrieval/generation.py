@@ -31,6 +31,7 @@ from mmdata.types import EncoderCard
 AGAIN = "make it again: mmdata index ... --overwrite"
 GENERATION = re.compile(r"\d{6,}", re.ASCII)
 END = 1 << 16  # bytes at either end of a file that are hashed whenever it is opened
+SMALL = 256 << 20  # bytes of a file that is hashed whole whenever it is opened, which takes 0.2 s at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class IndexFacts:
     seconds: float  # that this generation took
     generation: str = ""
     files: dict[str, File] = field(default_factory=dict)
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)  # size and hash of every file of the generation
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,7 +77,6 @@ def read_facts(dataset: Dataset, name: str) -> tuple[IndexFacts, EncoderCard]:
         raise NotFound(f"{dataset.url} has no index {name!r}; there are: {there}") from error
     try:
         about = unseal(data, dataset.store.where(path), AGAIN)
-        del about["outputs"]
         card = card_from_json(orjson.dumps(about.pop("encoder")), dataset.store.where(path))
         files = {file: File(**facts) for file, facts in about.pop("files").items()}
         found = IndexFacts(**about, files=files)
@@ -83,6 +84,16 @@ def read_facts(dataset: Dataset, name: str) -> tuple[IndexFacts, EncoderCard]:
         return found, card
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{dataset.store.where(path)} does not describe an index: {error}; {AGAIN}") from error
+
+
+def read_beside(dataset: Dataset, facts: IndexFacts, name: str) -> bytes:
+    """A small file of a generation. Damage when it is not the one that the label names."""
+    below = f"{facts.generation}/{name}"
+    path = f"{index_folder(facts.name)}/{below}"
+    data = dataset.store.read(path)
+    if facts.outputs.get(below) != proof({below: data})[below]:
+        raise Damage(f"{dataset.store.where(path)} is not the file index.json names; {AGAIN}")
+    return data
 
 
 def _check_names(facts: IndexFacts, name: str) -> None:
@@ -157,10 +168,10 @@ def publish(dataset: Dataset, folder: str, facts: IndexFacts, card: EncoderCard,
     if _current(dataset, facts.name) != before:
         raise Conflict(f"another run has changed the index {facts.name!r} meanwhile; run the same command again")
     named = replace(facts, generation=folder.rpartition("/")[2])
-    about = {**asdict(named), "encoder": orjson.loads(card_to_json(card))}
     dataset.store.delete(f"{folder}/building")
     point("index.publish")
-    dataset.store.replace(path, seal({**about, "outputs": _outputs(dataset, folder, named)}))
+    named = replace(named, outputs=_outputs(dataset, folder, named))
+    dataset.store.replace(path, seal({**asdict(named), "encoder": orjson.loads(card_to_json(card))}))
     point("index.published")
     for number in _generations(dataset, facts.name):
         if number < int(before or named.generation):
@@ -194,7 +205,8 @@ def remove(dataset: Dataset, folder: str) -> None:
 class LocalFiles:
     """The files of a generation on a local disk; those of an object store are fetched once, to a scratch folder.
 
-    Raises Damage when a size or the hash of either end is not the label's; `whole` compares the hash of it all.
+    Raises Damage when a size or the hash of either end is not the label's; of small files, and of all with `whole`,
+    the hash of it all is compared.
     """
 
     def __init__(self, dataset: Dataset, facts: IndexFacts, whole: bool = False) -> None:
@@ -214,7 +226,7 @@ class LocalFiles:
         if not path.exists():
             raise Damage(f"{self.where}/{name} is gone; {AGAIN}")
         good = path.stat().st_size == file.bytes and _ends(path) == file.ends
-        if not good or (whole and describe_files(self.path, [name])[name] != file):
+        if not good or ((whole or file.bytes <= SMALL) and describe_files(self.path, [name])[name] != file):
             raise Damage(f"{self.where}/{name} is not the file index.json names; {AGAIN}")
 
     def open(self, metric: str, *, mapped: bool) -> tuple[VectorIndex, pa.Table]:

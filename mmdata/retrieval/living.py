@@ -14,7 +14,7 @@ from mmdata.cluster import Resources
 from mmdata.crash import point
 from mmdata.errors import NotFound
 from mmdata.retrieval.build import TRAINED, Part, Recipe, load_trained, make_parts, merge_parts, save_trained
-from mmdata.retrieval.generation import IndexFacts, LocalFiles, folder_of
+from mmdata.retrieval.generation import IndexFacts, LocalFiles, folder_of, read_beside
 from mmdata.retrieval.kinds import Terms, trained, training_rows
 from mmdata.retrieval.rows import blank
 from mmdata.retrieval.sample import draw
@@ -118,12 +118,10 @@ def write_parts(recipe: Recipe, made: Made) -> None:
 
 def read_parts(dataset: Dataset, facts: IndexFacts) -> list[Part]:
     """The shards that an index is made of."""
-    path = f"{folder_of(facts.name, int(facts.generation))}/{SHARDS}"
-    rows = from_parquet(dataset.store.read(path), dataset.store.where(path)).to_pylist()
+    rows = from_parquet(read_beside(dataset, facts, SHARDS), SHARDS).to_pylist()
     return [Part(**{**row, "left_out": orjson.loads(row["left_out"])}) for row in rows]
 
 
 def read_deleted(dataset: Dataset, facts: IndexFacts) -> frozenset[str]:
     """The keys that were taken out of an index for good."""
-    path = f"{folder_of(facts.name, int(facts.generation))}/{DELETED}"
-    return frozenset(from_parquet(dataset.store.read(path), dataset.store.where(path))["key"].to_pylist())
+    return frozenset(from_parquet(read_beside(dataset, facts, DELETED), DELETED)["key"].to_pylist())

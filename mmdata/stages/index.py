@@ -14,6 +14,7 @@ from mmdata.retrieval.label import check, finish
 from mmdata.retrieval.living import Made, Told, build, changes, extend, read_deleted, read_parts
 from mmdata.retrieval.measure import worst
 from mmdata.stages import Summary, Watch, silent
+from mmdata.stages.stale import check_fresh
 from mmdata.storage.dataset import Dataset, index_folder
 from mmdata.storage.features import Features
 from mmdata.types import EncoderCard
@@ -31,8 +32,8 @@ class _There:
 def index(config: IndexConfig, resources: Resources, watch: Watch = silent) -> Summary:
     """Build the index of a feature set, or bring the one that is there up to date.
 
-    Raises NotFound without features, Conflict when an index of this name was made with other options, ConfigError
-    when recall and memory cannot both be met, TooManyRejects when too many vectors cannot be indexed.
+    Raises NotFound without features, Conflict when they are stale or an index of this name was made with other options,
+    ConfigError when recall and memory cannot both be met, TooManyRejects when too many vectors cannot be indexed.
     """
     since = time.monotonic()
     dataset = Dataset.open(config.dataset)
@@ -40,6 +41,7 @@ def index(config: IndexConfig, resources: Resources, watch: Watch = silent) -> S
         facts, recall = check(dataset, config.name or config.features, config.seed)
         return _summary(config, dataset, facts, since, {"recall now": recall})
     features = Features(dataset, config.features)
+    check_fresh(features)
     there = _there(dataset, config)
     if there is None or config.overwrite:
         facts = _new(config, features, there, resources, watch)

@@ -1,7 +1,7 @@
 """What a dataset holds and what it lacks, from its receipts, labels and rejects reports."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +9,7 @@ from mmdata.errors import NotFound
 from mmdata.fusion.heads import read_head
 from mmdata.retrieval.generation import index_names, read_facts
 from mmdata.retrieval.living import changes, read_parts
+from mmdata.stages.stale import stale_shards
 from mmdata.storage.dataset import SHARDS, Dataset, features_folder, predictions_folder
 from mmdata.storage.features import Features
 from mmdata.storage.plan import read_plan
@@ -25,33 +26,18 @@ def status(dataset: Dataset) -> list[dict[str, Any]]:
     plan = read_plan(dataset)
     shards = read_receipts(dataset.store, SHARDS)
     rows = [_row("shards", list(shards.values()), plan.shards if plan else 0)]
-    for what, folder in _stages(dataset).items():
-        if what != "shards":
-            rows.append(_made_of(what, list(read_receipts(dataset.store, folder).values()), shards))
+    for name in dataset.names("features"):
+        receipts = read_receipts(dataset.store, features_folder(name))
+        stale = len(stale_shards(dataset, receipts, shards))
+        rows.append(_row(f"features {name}", list(receipts.values()), len(shards) + stale) | {"stale": stale})
+    for name in dataset.names("predictions"):
+        receipts = read_receipts(dataset.store, predictions_folder(name))
+        rows.append(_row(f"predictions {name}", list(receipts.values()), len(shards)))
     return [
         *rows,
         *(_head(dataset, name) for name in _heads(dataset)),
         *(_index(dataset, n) for n in index_names(dataset)),
     ]
-
-
-def _stages(dataset: Dataset) -> dict[str, str]:
-    """The stages that have receipts, and their folders."""
-    found = {"shards": SHARDS}
-    found |= {f"features {name}": features_folder(name) for name in dataset.names("features")}
-    return found | {f"predictions {name}": predictions_folder(name) for name in dataset.names("predictions")}
-
-
-def _made_of(what: str, receipts: Sequence[Receipt], shards: Mapping[str, Receipt]) -> dict[str, Any]:
-    """A stage that follows the shards."""
-    stale = sum(_is_stale(receipt, shards) for receipt in receipts)
-    return _row(what, receipts, len(shards) + stale) | {"stale": stale}
-
-
-def _is_stale(receipt: Receipt, shards: Mapping[str, Receipt]) -> bool:
-    if receipt.stage != "extract":
-        return False  # it is made of features, which say so themselves
-    return receipt.shard not in shards or receipt.inputs != shards[receipt.shard].content
 
 
 def _row(what: str, receipts: Sequence[Receipt], shards: int) -> dict[str, Any]:

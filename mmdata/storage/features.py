@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmdata.errors import Conflict, Damage, NotFound, conflict
 from mmdata.storage.dataset import Dataset, features_folder
 from mmdata.storage.pages import plain_values
-from mmdata.storage.receipts import forget, read_receipts
+from mmdata.storage.receipts import forget, read_output, read_receipts
 from mmdata.storage.sealed import seal, unseal
 from mmdata.storage.store import sha256
 from mmdata.storage.tables import BROKEN, concat, from_parquet, to_parquet
@@ -173,12 +173,12 @@ class Features:
         return [self.dataset.store.where(f"{self.folder}/{shard}.parquet") for shard in self.receipts]
 
     def read(self, receipt: Receipt, columns: Sequence[str] | None = None) -> pa.Table:
-        """One shard: id, key, member, embedding, caption and metadata, or only `columns`."""
-        name = f"{receipt.shard}.parquet"
-        where = self.dataset.store.where(f"{self.folder}/{name}")
-        data = self.dataset.store.read(f"{self.folder}/{name}")
-        if len(data) != receipt.outputs[name].bytes:
-            raise Damage(f"{where} has {len(data)} bytes, its receipt says {receipt.outputs[name].bytes}")
+        """One shard: id, key, member, embedding, caption and metadata, or only `columns`.
+
+        Damage when any byte is not the one that was written.
+        """
+        where = self.dataset.store.where(f"{self.folder}/{receipt.shard}.parquet")
+        data = read_output(self.dataset.store, self.folder, receipt, "parquet")
         about = _metadata(data, where)
         if (about.metadata or {}).get(FINGERPRINT) != self.card.fingerprint.encode():
             raise Conflict(f"{where} was made by another encoder than {self.folder}/encoder.json says")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from shlex import quote
 
 import pyarrow as pa
 
@@ -16,6 +17,7 @@ from mmdata.storage.store import Data, Store, sha256
 from mmdata.storage.tables import as_json, from_parquet, to_parquet
 from mmdata.types import Outcome, Output, Reason, Receipt, Reject
 
+REPORT = "rejects.parquet"
 RECEIPT = re.compile(r"\d{6,}\.json", re.ASCII)
 SUFFIXES = re.compile(r"(\.[a-z]+)+", re.ASCII)  # of the files of a shard, behind its name
 REJECTS = pa.schema(
@@ -80,7 +82,7 @@ def forget(store: Store, folder: str, receipt: Receipt) -> None:
 
 
 def _is_report(name: str) -> bool:
-    return name.endswith(".rejects.parquet")
+    return name.endswith(f".{REPORT}")
 
 
 def _parse(data: bytes, where: str) -> Receipt:
@@ -136,17 +138,32 @@ def write_summary(store: Store, folder: str, changed: bool) -> None:
     store.replace(proof_path, seal({"receipts": len(rows), "files": proof({"receipts.parquet": data})}))
 
 
+def read_output(store: Store, folder: str, receipt: Receipt, suffix: str) -> bytes:
+    """A file of a finished shard. Damage when it is not, byte for byte, the one that its receipt names."""
+    name = f"{receipt.shard}.{suffix}"
+    data = store.read(f"{folder}/{name}")
+    if sha256(data) != receipt.outputs[name].sha256:
+        raise Damage(
+            f"{store.where(f'{folder}/{name}')} is not the file that its receipt names; to have it made again: "
+            f"mmdata verify {quote(store.url)} --repair, then the commands that made it"
+        )
+    return data
+
+
 def rejects_file(rejects: Iterable[Reject]) -> dict[str, Data]:
     """The rejects report of a shard as a file to commit; nothing when there is nothing to report."""
     rows = [asdict(reject) for reject in rejects]
-    return {"rejects.parquet": to_parquet(pa.Table.from_pylist(rows, REJECTS))} if rows else {}
+    return {REPORT: to_parquet(pa.Table.from_pylist(rows, REJECTS))} if rows else {}
 
 
 def read_rejects(store: Store, folder: str) -> list[Reject]:
     """Every row of the rejects reports of a stage, in shard order."""
-    names = [name for receipt in read_receipts(store, folder).values() for name in receipt.outputs if _is_report(name)]
-    paths = [f"{folder}/{name}" for name in names]
-    rows = [row for path in paths for row in from_parquet(store.read(path), store.where(path)).to_pylist()]
+    reports = [
+        read_output(store, folder, receipt, REPORT)
+        for receipt in read_receipts(store, folder).values()
+        if f"{receipt.shard}.{REPORT}" in receipt.outputs
+    ]
+    rows = [row for report in reports for row in from_parquet(report, f"{store.where(folder)}/*.{REPORT}").to_pylist()]
     return [Reject(**{**row, "outcome": Outcome(row["outcome"]), "reason": Reason(row["reason"])}) for row in rows]
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mmdata.errors import Conflict, Damage, NotFound
 from mmdata.storage.dataset import SHARDS, Dataset
+from mmdata.storage.receipts import read_output
 from mmdata.storage.store import Data, sha256
 from mmdata.storage.tables import PART_COLUMNS, from_parquet, metadata_columns, to_parquet
 from mmdata.storage.tar import BLOCK, END, header, padding
@@ -87,11 +88,8 @@ def sample_schema() -> pa.Schema:
 
 def read_sample_table(dataset: Dataset, receipt: Receipt) -> pa.Table:
     """The sample table of a finished shard, one row a sample. Damage when it is not what was written."""
-    name = f"{receipt.shard}.samples.parquet"
-    data = dataset.store.read(f"{SHARDS}/{name}")
-    if sha256(data) != receipt.outputs[name].sha256:
-        raise Damage(f"{dataset.store.where(f'{SHARDS}/{name}')} is not the file that its receipt names")
-    return from_parquet(data, name)
+    data = read_output(dataset.store, SHARDS, receipt, "samples.parquet")
+    return from_parquet(data, f"{receipt.shard}.samples.parquet")
 
 
 def metadata_names(table: pa.Table) -> list[str]:
