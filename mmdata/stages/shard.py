@@ -194,7 +194,8 @@ def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sa
     if isinstance(sample, Reject):
         return sample
     since = time.perf_counter()
-    notes = list(sample.notes)
+    unwanted = set(Modality) - set(options["modalities"])
+    notes = [note for note in sample.notes if note.part not in unwanted]
     parts = {}
     for modality, part in sample.parts.items():
         if modality not in options["modalities"]:
@@ -209,8 +210,9 @@ def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sa
     missing = [modality for modality in options["require"] if modality not in parts]
     if parts and not missing:
         return replace(sample, parts=parts, notes=tuple(notes))
-    if len(notes) > len(sample.notes):  # a part was there and is unusable
-        return replace(notes[len(sample.notes)], outcome=Outcome.REJECTED)
+    unusable = [note for note in notes if note.part in set(Modality)]  # parts that were there
+    if unusable:
+        return replace(unusable[0], outcome=Outcome.REJECTED)
     what = f"no {' and no '.join(missing or options['modalities'])}"
     return _note(sample, "", Outcome.REJECTED, Reason.MISSING_PART, what)
 

@@ -29,13 +29,14 @@ TEMPLATE_SUM = sum(TEMPLATE[:148]) + 8 * ord(" ") + sum(TEMPLATE[156:])  # the c
 class Member:
     """An entry of a tar: its bytes are `size` bytes from `offset`.
 
-    `kind` is "file", or what is never taken: "link", "device", "sparse" or "unknown".
+    `kind` is "file", or what is never taken: "link" (to `target`), "device", "sparse" or "unknown".
     """
 
     name: str
     offset: int
     size: int
     kind: str = "file"
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _walk(file: BinaryIO, size: int, start: int, members: int) -> Iterator[Membe
             return
         if not found.isdir():
             members += 1
-            yield Member(found.name, found.offset_data, found.size, _kind(found))
+            yield Member(found.name, found.offset_data, found.size, _kind(found), found.linkname)
 
 
 def _entry(archive: tarfile.TarFile) -> tarfile.TarInfo | str:
