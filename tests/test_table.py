@@ -364,6 +364,12 @@ def test_the_kind_of_a_source_is_told_by_its_name(source, kind):
     assert kind_of(source) == kind
 
 
+@pytest.mark.parametrize("name", ["x.tar.gz", "p.pkl"])
+def test_a_file_of_no_kind_names_the_kinds_of_sources(tmp_path, name):
+    with pytest.raises(ConfigError, match=rf"{name} is a file; a SOURCE is a folder, a table .* or uncompressed tars"):
+        kind_of(str(text_file(tmp_path / name, "x")))
+
+
 def test_an_unknown_kind_names_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match="no corpus kind 'zip'; there are: folder, table, webdataset"):
         open_corpus(str(tmp_path), "zip", {})

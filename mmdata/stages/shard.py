@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from shlex import quote
@@ -41,7 +42,9 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     from something else, TooManyRejects above `config.max_reject_rate`.
     """
     _check_apart(config)
-    dataset = Dataset.create(config.dataset)
+    dataset = Dataset(config.dataset)
+    with suppress(NotFound):  # it is made once there is something to put into it
+        Dataset.open(config.dataset)
     plan = _plan(dataset, config, resources)
     done = read_receipts(dataset.store, SHARDS)
     _check_made_by(plan, done, dataset)
@@ -91,6 +94,7 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
         if found and (found.source, found.options, config.overwrite) == asked and len(done) == found.shards:
             return found  # all is made; the source may be gone
         raise
+    Dataset.create(dataset.url)
     if config.overwrite and _is_of_another(dataset, found, new.plan):
         for info in dataset.store.list(SHARDS):
             dataset.store.delete(info.path)
