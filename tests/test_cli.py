@@ -10,7 +10,7 @@ import pytest
 from mmdata.cli import KEEPING, LEARNING, LOOKING, STAGES
 from mmdata.storage.dataset import Dataset
 
-VERBS = [verb.__name__ for verb in [*STAGES, *LEARNING, *LOOKING, *KEEPING]]
+VERBS = {verb.__name__: verb for verb in [*STAGES, *LEARNING, *LOOKING, *KEEPING]}
 
 
 def mmdata(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,10 +19,16 @@ def mmdata(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_a_runnable_example(verb: str) -> None:
+def test_every_verb_has_help_with_its_examples_each_on_a_line_as_it_is_typed(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     done = mmdata(verb, "--help")
     assert done.returncode == 0
-    assert f"mmdata {verb} " in done.stdout or f"mmdata {verb}\n" in done.stdout.replace(" \n", "\n")
+    shown = [line.strip() for line in done.stdout.splitlines()]
+    examples = [line.strip() for line in str(VERBS[verb].__doc__).splitlines() if line.strip().startswith("mmdata ")]
+    assert [line for line in shown if line.startswith("mmdata ")] == examples
+    assert any(f"{line} ".startswith(f"mmdata {verb} ") for line in examples)
 
 
 def test_a_folder_that_is_no_dataset_is_said_so_with_the_remedy(tmp_path: Path) -> None:

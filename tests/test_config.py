@@ -245,6 +245,10 @@ def test_a_name_is_no_path(name):
         ("- a\n- b\n", "must hold keys and values"),
         ("", "must hold keys and values"),
         ("a: [", "cannot be read as YAML"),
+        ("source: a\nshuffle: 1\nsource: b\n", "cannot be read as YAML: the key 'source' comes twice"),
+        ("columns:\n  key: a\n  key: b\n", "cannot be read as YAML: the key 'key' comes twice"),
+        ("shuffle: 2001-02-31\n", "cannot be read as YAML"),
+        pytest.param(f"shuffle: {'9' * 5000}\n", "cannot be read as YAML", id="a number of 5000 digits"),
     ],
 )
 def test_a_file_that_is_no_config_is_named(yaml, content, message):
@@ -254,6 +258,21 @@ def test_a_file_that_is_no_config_is_named(yaml, content, message):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     assert failure(ShardConfig, str(tmp_path / "typo.yaml")).startswith(f"{tmp_path}/typo.yaml cannot be read as YAML")
+
+
+def test_a_file_of_another_verb_is_told_first():
+    told = failure(TrainConfig, str(CONFIGS / "demo/few.yaml")).splitlines()
+    assert told[0].endswith("few.yaml: these are keys of another verb: mmdata sweep")
+    told = failure(SweepConfig, str(CONFIGS / "demo/end_to_end.yaml")).splitlines()
+    assert told[0].endswith("end_to_end.yaml: these are keys of another verb: python -m pipelines.end_to_end")
+
+
+def test_a_key_of_an_alias_may_be_overridden(yaml):
+    text = "a: &a {key: x, text: y}\nsource: s\ndataset: d\nb: &b {<<: *a, key: w}\ncolumns: {<<: *b, text: z}\n"
+    assert [line.partition("; ")[0].rpartition(": ")[2] for line in failure(ShardConfig, yaml(text)).splitlines()] == [
+        "unknown key 'a'",
+        "unknown key 'b'",
+    ]
 
 
 def test_yaml_makes_no_objects(yaml):

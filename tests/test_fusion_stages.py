@@ -29,6 +29,7 @@ from mmdata.config import (
 )
 from mmdata.errors import ConfigError, Conflict, NotFound
 from mmdata.fusion.heads import read_head, read_metrics
+from mmdata.fusion.trackers import find_tracker
 from mmdata.retrieval.search import open_index
 from mmdata.stages.evaluate import evaluate
 from mmdata.stages.index import index
@@ -607,8 +608,18 @@ def test_every_epoch_goes_to_tensorboard_and_to_a_tracker_of_ones_own(tmp_path: 
     assert told == ["kinds", 20, *(one["epoch"] for one in history), True]
     with pytest.raises(ConfigError, match="there is no tracker 'neptune'"):
         train_head(config_of(dataset, name="other", trackers=["neptune"]))
+    for no_tracker in ("os:system", "pathlib:Path"):
+        with pytest.raises(ConfigError, match=rf"{no_tracker}' is no class with epoch\(told\) and close\(whole\)"):
+            describe_training(config_of(dataset, trackers=[no_tracker]))
     train_head(config_of(dataset, trackers=[], overwrite=True))
     assert not list((tmp_path / "heads/kinds/events").glob("*"))
+
+
+def test_a_tracker_is_found_in_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_tracker.py").write_text("from test_fusion_stages import Told\n\nclass Mine(Told):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert find_tracker("my_own_tracker:Mine").__name__ == "Mine"
 
 
 class Cut(Told):

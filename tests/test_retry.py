@@ -49,6 +49,10 @@ def test_a_mended_sample_gets_in_under_its_old_id_and_no_other_shard_is_touched(
     dataset = Dataset.open(str(here / "dataset"))
     before = receipts(here / "dataset")
     mend(here / "corpus")
+    with pytest.raises(
+        Conflict, match=f"where only rejects were mended: mmdata rejects {dataset.url} --retry, and this"
+    ):
+        run_stage("shard", dataset.url, str(here / "corpus"))
     done = retry(dataset, None, ())
     assert (done.samples, done.revised) == (1, 1)
     assert done.shards == {folder: ["000001"] for folder in OF_THE_BROKEN}

@@ -493,11 +493,17 @@ def test_a_dataset_may_lie_beside_its_table(tmp_path):
     assert keys(tmp_path / "data") == ["a"]
 
 
+def test_a_source_that_is_not_there_leaves_nothing_behind(tmp_path):
+    with pytest.raises(NotFound, match="nowhere does not exist"):
+        run(tmp_path / "nowhere", tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_damaged_tar_stops_the_run_before_any_shard(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar(("x.txt", b"one"), ("y.txt", b"two"))[:1100])
     with pytest.raises(Damage, match=r"a\.tar: truncated header at byte 1024"):
         run(tmp_path / "a.tar", tmp_path / "d")
-    assert contents(tmp_path / "d") == {}
+    assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "jsonl"])

@@ -63,9 +63,12 @@ def test_a_shard_that_fails_stops_no_other_and_is_told_at_the_end() -> None:
     assert type(error) is Damage
     assert str(error) == (
         "1 of 3 shards failed and the others are finished; the first, 000000: Damage: bad bytes\n"
-        "run the same command again to do only what is left"
+        "mmdata verify DATASET --repair takes back what is damaged and says what makes it again; "
+        "then this command again"
     )
     assert seen[-1] == (3, 3, 20)
+    full, _ = end(job({"000000": MemoryError("no memory")}))
+    assert str(full).endswith("000000: MemoryError: no memory\nrun the same command again to do only what is left")
 
 
 def test_a_bug_in_a_shard_is_exit_code_1_a_dead_worker_is_4_and_a_model_is_5() -> None:

@@ -85,6 +85,8 @@ def test_texts_and_keys_that_look_like_something_else_stay_as_they_are(tmp_path,
 def test_a_csv_text_may_hold_commas_quotes_and_line_ends(tmp_path):
     source = text_file(tmp_path / "a.csv", 'key,text\na,"one, ""two""\nthree"\nb,four\n')
     assert texts(source) == [("a", 'one, "two"\nthree'), ("b", "four")]
+    odd = text_file(tmp_path / "b.csv", 'key,text\r\na,a 5" disk\r\nb,"all ""of\r\nit"""\r\nc,"so" he said')
+    assert texts(odd) == [("a", 'a 5" disk'), ("b", 'all "of\r\nit"'), ("c", "so he said")]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
@@ -311,6 +313,9 @@ def test_a_table_that_changes_after_the_plan_rejects_its_rows(tmp_path):
 BROKEN = {
     "csv with a row too long": ("a.csv", "key,text\na,one\nb,two,three\n", "Expected 2 columns, got 3"),
     "csv in latin-1": ("a.csv", "key,text\na,gro\xdfer\n".encode("latin-1"), "line 2 is not UTF-8"),
+    "csv with an open quote": ("a.csv", 'key,text\na,"one"\nb,"two\nc,three\n', "line 3 opens a quote that its cell"),
+    "csv with two open quotes": ("a.csv", 'key,text\na,"one\nb,"two\nc,three\n', "line 2 opens a quote that its cell"),
+    "tsv with an open quote": ("a.tsv", 'key\ttext\r\na\t"one\r\nb\ttwo\r\n', "line 2 opens a quote that its cell"),
     "jsonl with a broken line": ("a.jsonl", '{"text":"one"}\n\n{"text":\n', "line 3 is not JSON"),
     "jsonl with a list": ("a.jsonl", '{"text":"one"}\n[1]\n', "line 2 is not a JSON object"),
     "not Parquet": ("a.parquet", "key,text\n", "is not a Parquet file"),
@@ -357,6 +362,12 @@ def test_no_table_is_not_found(tmp_path):
 )
 def test_the_kind_of_a_source_is_told_by_its_name(source, kind):
     assert kind_of(source) == kind
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "p.pkl"])
+def test_a_file_of_no_kind_names_the_kinds_of_sources(tmp_path, name):
+    with pytest.raises(ConfigError, match=rf"{name} is a file; a SOURCE is a folder, a table .* or uncompressed tars"):
+        kind_of(str(text_file(tmp_path / name, "x")))
 
 
 def test_an_unknown_kind_names_those_there_are(tmp_path):

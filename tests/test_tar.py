@@ -183,6 +183,14 @@ def extended(kind: bytes, size: int) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
+def test_what_is_behind_a_member_with_a_wrong_size_is_salvaged_where_it_is_whole_to_the_end():
+    lying = THREE[:SECOND] + extended(tarfile.REGTYPE, 10 << 30) + THREE[SECOND + 512 :]
+    names, (hole,) = salvaged(lying)
+    assert (names, hole.start, hole.end) == (["0.txt", "2.txt"], SECOND, THIRD)
+    names, (hole,) = salvaged(lying[:-512])  # which may be a cut of 10 GB
+    assert (names, hole.start, hole.end) == (["0.txt"], SECOND, len(lying) - 512)
+
+
 HOSTILE = {
     "a file of 10 GB": extended(tarfile.REGTYPE, 10 << 30),
     "a long name of 10 GB": extended(tarfile.GNUTYPE_LONGNAME, 10 << 30),

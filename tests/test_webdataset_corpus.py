@@ -1,5 +1,6 @@
 """Tars that others made: grouped by key, adjacent or not; damage stops the scan."""
 
+import subprocess
 import tarfile
 
 import pyarrow as pa
@@ -12,9 +13,9 @@ from mmdata.corpora import open_corpus
 from mmdata.errors import ConfigError, Damage, NotFound
 from mmdata.stages.shard import shard
 from mmdata.storage.dataset import Dataset
-from mmdata.storage.receipts import read_receipts
+from mmdata.storage.receipts import read_receipts, read_rejects
 from mmdata.storage.shards import read_sample_table
-from mmdata.types import Modality, Reason, Reject, Sample
+from mmdata.types import Modality, Outcome, Reason, Reject, Sample
 
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
 PNG, JPEG, WAV = picture(), picture("JPEG"), sound()
@@ -117,7 +118,9 @@ def test_a_damaged_tar_stops_the_scan_and_is_named_with_the_offset(tmp_path):
     written(tmp_path, ("x.txt", b"one"), name="a.tar")
     bad = written(tmp_path, ("y.txt", b"two"), ("z.txt", b"three"), name="b.tar")
     bad.write_bytes(bad.read_bytes()[:1100])
-    with pytest.raises(Damage, match=rf"{tmp_path}/b\.tar: truncated header at byte 1024, after 1 members"):
+    with pytest.raises(
+        Damage, match=rf"{tmp_path}/b\.tar: truncated header at byte 1024, after 1 members; .*--salvage"
+    ):
         scanned(tmp_path / "*.tar")
 
 
@@ -146,18 +149,52 @@ def test_our_own_shards_can_be_a_source(sharded):
     assert ignored == {}
 
 
-def test_what_is_no_file_is_counted_and_never_followed(tmp_path):
+def test_what_is_no_file_is_a_reject_and_never_followed(tmp_path):
+    kinds = {"x.png": tarfile.SYMTYPE, "y.png": tarfile.LNKTYPE, "z.png": tarfile.CHRTYPE, "README": tarfile.SYMTYPE}
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name, kind in (("x.png", tarfile.SYMTYPE), ("y.png", tarfile.LNKTYPE), ("z.png", tarfile.CHRTYPE)):
+        for name, kind in kinds.items():
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
         archive.addfile(tarfile.TarInfo("/abs/x.txt"))
         archive.addfile(tarfile.TarInfo("../../up.txt"))
     rows, ignored = scanned(tmp_path / "a.tar")
-    assert ignored == {"device": 1, "link": 2}
-    assert [row["key"] for row in rows] == ["/abs/x", "../../up"]  # a key is never a path
+    assert ignored == {"no suffix": 1}
+    assert [row["key"] for row in rows] == ["/abs/x", "../../up", "x", "y", "z"]  # a key is never a path
+    summary = shard(ShardConfig(dataset=f"{tmp_path}/d", source=f"{tmp_path}/a.tar", max_reject_rate=1), Resources())
+    assert (summary.rows_in, summary.rows_out, summary.rejected) == (5, 0, {"empty": 2, "unsupported": 3})
+    remedy = "pack files: tar --dereference --hard-dereference"
+    told = {r.key: r.message for r in read_rejects(Dataset(f"{tmp_path}/d").store, "shards")}
+    assert told["x"] == f"x.png is a link to /etc/passwd, not a plain file; {remedy}"
+    assert told["z"] == "z.png is a device entry, not a plain file"
     assert not (tmp_path.parent.parent / "up.txt").exists()
+
+
+def test_a_part_that_is_a_link_is_listed_and_the_others_of_its_sample_are_kept(tmp_path):
+    (tmp_path / "source").mkdir()
+    for n in range(2):
+        (tmp_path / f"source/{n}.png").write_bytes(PNG)
+    (tmp_path / "source/0.txt").write_text("a red square")
+    (tmp_path / "source/1.txt").hardlink_to(tmp_path / "source/0.txt")
+    names = ["0.png", "0.txt", "1.png", "1.txt"]
+    subprocess.run(["tar", "-cf", "../a.tar", *names], cwd=tmp_path / "source", check=True)
+    config = ShardConfig(dataset=f"{tmp_path}/d", source=f"{tmp_path}/a.tar")
+    summary = shard(config, Resources())
+    assert (summary.rows_out, summary.rejected, summary.repaired) == (2, {}, {"unsupported": 1})
+    (note,) = read_rejects(Dataset(config.dataset).store, "shards")
+    assert (note.key, note.part, note.outcome) == ("1", TEXT, Outcome.REPAIRED)
+    assert note.message.startswith("1.txt is a link to 0.txt, not a plain file; pack files: tar --dereference")
+    needing = ShardConfig(dataset=f"{tmp_path}/e", source=config.source, require=("text",), max_reject_rate=1)
+    assert shard(needing, Resources()).rejected == {"unsupported": 1}
+    pictures = ShardConfig(dataset=f"{tmp_path}/f", source=config.source, modalities=("image",))
+    assert shard(pictures, Resources()).repaired == {}
+
+
+def test_a_tar_without_a_sample_is_not_found(tmp_path):
+    with pytest.raises(NotFound, match=r"a\.tar holds no image, audio or text files; it has: no members"):
+        scanned(written(tmp_path))
+    with pytest.raises(NotFound, match=r"it has: \{'\.pdf': 1\}"):
+        scanned(written(tmp_path, ("x.pdf", b"1")))
 
 
 def test_tars_that_number_their_samples_alike_keep_them_all_under_the_names_of_the_tars(tmp_path):

@@ -11,7 +11,7 @@ from mmdata.ending import run_to_end
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",  # markdown would make one paragraph of the examples and eat their asterisks
     help="Raw images, audio and text to shards, cached features and an index that answers across modalities.",
 )
 STAGES: list[Callable[..., None]] = [build.shard, build.extract, build.align, build.index]

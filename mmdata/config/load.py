@@ -8,10 +8,28 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mmdata.config import build, learn, serve
 from mmdata.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
 MAX_VALUES = 100_000
+WRONG = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: a ValueError for a date or a number that cannot be, or bytes that are no UTF-8."""
+VERBS: dict[str, type[BaseModel]] = {
+    "mmdata shard": build.ShardConfig,
+    "mmdata extract": build.ExtractConfig,
+    "mmdata align": build.AlignConfig,
+    "mmdata index": build.IndexConfig,
+    "mmdata export": build.ExportConfig,
+    "python -m pipelines.end_to_end": build.EndToEndConfig,
+    "mmdata train": learn.TrainConfig,
+    "mmdata evaluate": learn.EvaluateConfig,
+    "mmdata predict": learn.PredictConfig,
+    "mmdata project": learn.ProjectConfig,
+    "mmdata probe": learn.ProbeConfig,
+    "mmdata sweep": learn.SweepConfig,
+    "mmdata serve": serve.ServeConfig,
+}
 
 
 def load(
@@ -36,15 +54,40 @@ def check(model: type[Config], values: Mapping[str, Any], where: str) -> Config:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(model, problem) for problem in error.errors()]
+        lines = [*_of_another(model, values), *(_explain(model, problem) for problem in error.errors())]
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+def _of_another(model: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
+    """That the keys are those of one other verb, where they are."""
+    verbs = [verb for verb, other in VERBS.items() if values.keys() <= other.model_fields.keys()]
+    is_other = len(verbs) == 1 and VERBS[verbs[0]] is not model
+    return [f"these are keys of another verb: {verbs[0]}"] if is_other else []
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no key twice: PyYAML would take the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        seen: set[tuple[str, str]] = set()
+        for key in keys:
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} comes twice", problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
+
+
+def _values(text: str) -> Any:
+    return _Loader(text).get_single_data()
 
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = _values(Path(path).read_text())
         size = _size(values, {})
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, *WRONG) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if size > MAX_VALUES:
         raise ConfigError(f"{path} has {size} values once its aliases are written out, limit {MAX_VALUES}")
@@ -67,8 +110,8 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     if not equals:
         raise ConfigError(f"--set {assignment}: write it as key=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = _values(text)
+    except WRONG as error:
         raise ConfigError(f"--set {assignment}: {text!r} is not YAML: {error}") from error
     try:
         assign(values, key, value)

@@ -6,6 +6,7 @@ nothing but the source. Workers read their rows of that table.
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from mmdata.errors import ConfigError
 from mmdata.types import Outcome, Reason, Reject, Rejected, Sample
 
 TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
+SOURCES = f"a folder, a table (.{', .'.join(TABLE_SUFFIXES)}) or uncompressed tars (.tar, or a pattern as 'x-*.tar')"
 
 PLANNED = [("key", pa.string()), ("source", pa.string()), ("bytes", pa.int64())]
 PROBLEM = [("reason", pa.string()), ("message", pa.string())]
@@ -39,11 +41,18 @@ KINDS = {
 
 
 def kind_of(source: str) -> str:
-    """Which corpus a SOURCE is, by its name: a `.tar` or a pattern of tars, a table, else a folder."""
+    """Which corpus a SOURCE is, by its name: a `.tar` or a pattern of tars, a table, else a folder.
+
+    ConfigError for a file of another name.
+    """
     suffix = source.rstrip("/").rpartition(".")[2].lower()
     if suffix == "tar":
         return "webdataset"
-    return "table" if suffix in TABLE_SUFFIXES else "folder"
+    if suffix in TABLE_SUFFIXES:
+        return "table"
+    if Path(source.removeprefix("file://")).is_file():
+        raise ConfigError(f"{source} is a file; a SOURCE is {SOURCES}")
+    return "folder"
 
 
 def open_corpus(

@@ -1,6 +1,7 @@
 """A table (csv, tsv, jsonl, Parquet) whose columns hold paths, bytes, the HF struct {bytes, path}, or text."""
 
 import codecs
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -213,14 +214,14 @@ def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
         names = list(dict.fromkeys(name for record in _json_lines(data, where) for name in record))
         return _Group(0, names, _json_lines(data, where), frozenset(), 0)
     _check_utf8(data, where)
+    delimiter = "\t" if where.lower().endswith(".tsv") else ","
+    _check_quotes(data, where, delimiter.encode())
     own = {*asked.values(), *(name for names in GUESSES.values() for name in names)}
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(data),
             read_options=pyarrow.csv.ReadOptions(block_size=min(len(data) + 1, 2**31 - 1)),  # else a cell has a limit
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter="\t" if where.lower().endswith(".tsv") else ",", newlines_in_values=True
-            ),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(own, pa.string())),  # "007" stays
         )
     except pa.ArrowException as error:
@@ -253,6 +254,22 @@ def _check_utf8(data: bytes, where: str) -> None:
             f"{where}: line {line} is not UTF-8 ({error.reason}, byte {error.start}); if it is Latin-1: "
             f"iconv -f latin1 -t utf-8 {where} > utf8{where[where.rfind('.') :]}"
         ) from error
+
+
+def _check_quotes(data: bytes, where: str, delimiter: bytes) -> None:
+    """A quote that nobody closes would take all rows up to the next one into its cell."""
+    if b'"' not in data:
+        return
+    data = data.removeprefix(codecs.BOM_UTF8)
+    quoted = rb'"[^"]*+(?:""[^"]*+)*+"(?=[%b\r\n]|\Z)' % delimiter
+    quoted_and_more = rb'"[^"\n]*+(?:""[^"\n]*+)*+"[^%b\r\n]*+' % delimiter
+    plain = rb'[^"%b\r\n][^%b\r\n]*+|' % (delimiter, delimiter)
+    cells = rb"(?:(?:%b|%b|%b)(?:[%b\r\n]|\Z))*+" % (quoted, quoted_and_more, plain, delimiter)
+    whole = re.compile(cells).match(data)
+    end = whole.end() if whole else 0
+    if end < len(data):
+        line = data.count(b"\n", 0, end) + 1
+        raise ConfigError(f'{where}: line {line} opens a quote that its cell does not close; a quote itself is ""')
 
 
 def _json_lines(data: bytes, where: str) -> Iterator[dict[str, Any]]:

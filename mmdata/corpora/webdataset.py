@@ -7,10 +7,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from mmdata.corpora import left_out, scan_table
+from mmdata.corpora import left_out, repaired, scan_table
 from mmdata.corpora.files import matches, readable
 from mmdata.corpora.folder import PARTS, read_metadata
-from mmdata.errors import NotFound
+from mmdata.errors import Damage, NotFound
 from mmdata.storage.store import FileInfo, Store
 from mmdata.storage.tar import Hole, Member, salvage, scan
 from mmdata.types import SUFFIXES, Modality, Part, Reason, Reject, Rejected, Sample
@@ -24,6 +24,7 @@ COLUMNS = [
     *[(f"{part}_suffix", pa.string()) for part in MEMBERS],
     *[(f"{part}_{fact}", pa.int64()) for part in MEMBERS for fact in ("offset", "size")],
 ]
+"""A part with a suffix and no offset is lost, as the `message` of its row tells."""
 
 
 NUMBER = re.compile(r"\d{9,}")
@@ -37,7 +38,7 @@ class Tars:
         self.salvage = salvage
 
     def scan(self) -> tuple[pa.Table, dict[str, int]]:
-        """Reads the headers of every tar, and of tars of our own the keys.
+        """Reads the headers of every tar, and of tars of our own the keys. NotFound when no member is of a sample.
 
         Damage, naming tar and offset, when one is not whole; with `salvage` that is a marked row for each hole.
         Where a key is in two tars, all keys get the name of their tar before them.
@@ -55,12 +56,18 @@ class Tars:
                 for row in found:
                     _take_own_key(row, file)
             rows += [row | base for row in [*found, *(_lost(info.path, hole) for hole in holes)]]
+        if not rows:
+            there = f"it has: {dict(ignored) or 'no members'}"
+            raise NotFound(f"{self.store.where(self.pattern)} holds no image, audio or text files; {there}")
         _tell_apart(rows)
         return scan_table(rows, COLUMNS), dict(sorted(ignored.items()))
 
     def _members(self, file: BinaryIO, info: FileInfo) -> tuple[list[Member], list[Hole]]:
         if not self.salvage:
-            return list(scan(file, info.size, self.store.where(info.path))), []
+            try:
+                return list(scan(file, info.size, self.store.where(info.path))), []
+            except Damage as error:
+                raise Damage(f"{error}; get it whole, or take what is whole of it: --salvage") from error
         found = list(salvage(file, info.size))
         return [one for one in found if isinstance(one, Member)], [one for one in found if isinstance(one, Hole)]
 
@@ -82,13 +89,15 @@ class Tars:
         found = {
             part: bytes(self.store.read_range(row["tar"], row[f"{part}_offset"], row[f"{part}_size"]))
             for part in MEMBERS
-            if row[f"{part}_suffix"] is not None
+            if row[f"{part}_offset"] is not None
         }
+        lost = [part for part in MEMBERS if row[f"{part}_suffix"] is not None and part not in found]
         label = found.pop(LABEL, None)
         metadata, notes = read_metadata(row, found.pop("json", None))
         metadata = metadata["metadata"] if _is_own(metadata) else metadata
         metadata = metadata if label is None else {LABEL: _label(label), **metadata}
         parts = {Modality(part): Part(row[f"{part}_suffix"], data) for part, data in found.items()}
+        notes += tuple(repaired(row, part, Reason.UNSUPPORTED, row["message"]) for part in lost)
         return Sample(row["id"], row["key"], row["source"], parts, metadata, notes)
 
 
@@ -104,12 +113,10 @@ def open_corpus(source: str, columns: dict[str, str], salvage: bool, outside: bo
 def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     surplus = []
-    named = [(member, *_name(member)) for member in members]
+    files_first = sorted(members, key=lambda member: member.kind != "file")
+    named = [(member, *_name(member)) for member in files_first]
     plain = {(key, part) for _, key, suffix, part in named if "." not in suffix}
     for member, key, suffix, part in named:
-        if member.kind != "file":
-            ignored[member.kind] += 1
-            continue
         is_hidden = not key or key.endswith("/")
         if part is None or is_hidden:
             ignored["hidden" if is_hidden else "." + suffix if suffix else "no suffix"] += 1
@@ -122,14 +129,18 @@ def _rows(tar: str, members: list[Member], ignored: Counter[str]) -> list[dict[s
             surplus.append(_second(tar, member, part, key))
             continue
         kind = suffix.rpartition(".")[2].lower()
-        row |= {f"{part}_suffix": kind, f"{part}_offset": member.offset, f"{part}_size": member.size}
+        row[f"{part}_suffix"] = kind
+        if member.kind != "file":
+            row["message"] = "; ".join([*filter(None, [row.get("message")]), _no_file(member)])
+            continue
+        row |= {f"{part}_offset": member.offset, f"{part}_size": member.size}
         row["bytes"] += member.size
     return [*rows.values(), *surplus]
 
 
 def _take_own_key(row: dict[str, Any], file: BinaryIO) -> None:
     """In a shard of mmdata the names are numbers; the key is in the .json."""
-    if row.get("json_suffix") is None or not NUMBER.fullmatch(row["key"]) or row["json_size"] > LARGEST_JSON:
+    if row.get("json_offset") is None or not NUMBER.fullmatch(row["key"]) or row["json_size"] > LARGEST_JSON:
         return
     file.seek(row["json_offset"])
     about, _ = read_metadata(row | {"id": 0}, file.read(row["json_size"]))
@@ -167,6 +178,12 @@ def _name(member: Member) -> tuple[str, str, str | None]:
     stem, _, suffix = name.partition(".")
     part = suffix.lower() if suffix.lower() in ("json", LABEL) else SUFFIXES.get(suffix.rpartition(".")[2].lower())
     return f"{folder}{slash}{stem}", suffix, part
+
+
+def _no_file(member: Member) -> str:
+    kind = f"{member.kind} to {readable(member.target)}" if member.kind == "link" else f"{member.kind} entry"
+    remedy = "; pack files: tar --dereference --hard-dereference" if member.kind == "link" else ""
+    return f"{readable(member.name)} is a {kind}, not a plain file{remedy}"
 
 
 def _label(data: bytes) -> int | str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -140,14 +141,19 @@ TRACKERS: dict[str, Callable[..., Tracker]] = {"tensorboard": TensorBoard, "mlfl
 
 
 def find_tracker(name: str) -> Callable[..., Tracker]:
-    """One of TRACKERS, or MODULE:CLASS. ConfigError when there is none."""
+    """One of TRACKERS, or MODULE:CLASS, from the folder one is in, too. ConfigError when there is none."""
     module, _, class_ = name.partition(":")
+    if class_ and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
-        return TRACKERS[name] if not class_ else getattr(import_module(module), class_)
-    except (KeyError, ImportError, AttributeError) as error:
+        found: Any = TRACKERS[name] if not class_ else getattr(import_module(module), class_)
+    except (KeyError, ValueError, ImportError, AttributeError) as error:
         raise ConfigError(
             f"there is no tracker {name!r} ({error}); take {', '.join(TRACKERS)}, or MODULE:CLASS of your own"
         ) from error
+    if not (isinstance(found, type) and hasattr(found, "epoch") and hasattr(found, "close")):
+        raise ConfigError(f"the tracker {name!r} is no class with epoch(told) and close(whole)")
+    return found
 
 
 @contextmanager

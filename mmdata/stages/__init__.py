@@ -10,13 +10,17 @@ from typing import Any, TypeVar
 
 from mmdata.cluster import Limits, Resources, Task, default_resources, run
 from mmdata.cluster.metrics import add, add_all, show
-from mmdata.errors import ConfigError, Conflict, MMDataError, StorageError, TooManyRejects, WorkerDied
+from mmdata.errors import ConfigError, Conflict, Damage, MMDataError, StorageError, TooManyRejects, WorkerDied
 from mmdata.types import Receipt
 
 Item = TypeVar("Item")
 Watch = Callable[[str, int, int, int], None]
 """Called with the stage, shards done, shards in all and rows done."""
 
+AGAIN = "run the same command again to do only what is left"
+REPAIR = (
+    "mmdata verify DATASET --repair takes back what is damaged and says what makes it again; then this command again"
+)
 FATAL = (StorageError, ConfigError, Conflict)
 
 
@@ -173,10 +177,11 @@ def _check_rate(job: Job, receipts: list[Receipt], limit: float) -> None:
 def _shards_failed(job: Job, errors: list[tuple[str, Exception]]) -> MMDataError:
     shard, first = errors[0]
     kind = type(first) if isinstance(first, MMDataError) else MMDataError
+    remedy = REPAIR if isinstance(first, Damage) and job.stage != "shard" else AGAIN
     others = " and the others are finished" if len(errors) < len(job.todo) else ""
     return kind(
         f"{len(errors)} of {len(job.todo)} shards failed{others}; the first, {shard}: "
-        f"{type(first).__name__}: {first}\nrun the same command again to do only what is left"
+        f"{type(first).__name__}: {first}\n{remedy}"
     )
 
 

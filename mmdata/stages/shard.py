@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from shlex import quote
@@ -41,7 +42,9 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     from something else, TooManyRejects above `config.max_reject_rate`.
     """
     _check_apart(config)
-    dataset = Dataset.create(config.dataset)
+    dataset = Dataset(config.dataset)
+    with suppress(NotFound):  # it is made once there is something to put into it
+        Dataset.open(config.dataset)
     plan = _plan(dataset, config, resources)
     done = read_receipts(dataset.store, SHARDS)
     _check_made_by(plan, done, dataset)
@@ -91,6 +94,7 @@ def _plan(dataset: Dataset, config: ShardConfig, resources: Resources) -> Plan:
         if found and (found.source, found.options, config.overwrite) == asked and len(done) == found.shards:
             return found  # all is made; the source may be gone
         raise
+    Dataset.create(dataset.url)
     if config.overwrite and _is_of_another(dataset, found, new.plan):
         for info in dataset.store.list(SHARDS):
             dataset.store.delete(info.path)
@@ -194,7 +198,8 @@ def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sa
     if isinstance(sample, Reject):
         return sample
     since = time.perf_counter()
-    notes = list(sample.notes)
+    unwanted = set(Modality) - set(options["modalities"])
+    notes = [note for note in sample.notes if note.part not in unwanted]
     parts = {}
     for modality, part in sample.parts.items():
         if modality not in options["modalities"]:
@@ -209,8 +214,9 @@ def _check(options: dict[str, Any], clock: Clock, sample: Sample | Reject) -> Sa
     missing = [modality for modality in options["require"] if modality not in parts]
     if parts and not missing:
         return replace(sample, parts=parts, notes=tuple(notes))
-    if len(notes) > len(sample.notes):  # a part was there and is unusable
-        return replace(notes[len(sample.notes)], outcome=Outcome.REJECTED)
+    unusable = [note for note in notes if note.part in set(Modality)]  # parts that were there
+    if unusable:
+        return replace(unusable[0], outcome=Outcome.REJECTED)
     what = f"no {' and no '.join(missing or options['modalities'])}"
     return _note(sample, "", Outcome.REJECTED, Reason.MISSING_PART, what)
 

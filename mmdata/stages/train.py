@@ -17,7 +17,7 @@ from mmdata.fusion.heads import Head, find_head, read_head, read_metrics, write_
 from mmdata.fusion.model import FusionModel
 from mmdata.fusion.splits import Part
 from mmdata.fusion.tasks import TASKS
-from mmdata.fusion.trackers import forget, tracking
+from mmdata.fusion.trackers import find_tracker, forget, tracking
 from mmdata.fusion.train import ALONE, Crew, Recipe, Run, Watch, fit_standardiser, train
 from mmdata.fusion.trained import output_dims, tensors_of
 from mmdata.stages import Summary
@@ -41,7 +41,7 @@ def train_head(config: TrainConfig, watch: Watch = lambda _: None) -> Summary:
     """
     since = time.monotonic()
     dataset = Dataset.open(config.dataset)
-    one = lesson(config, SEEN)
+    one = _lesson(config)
     checkpoints = _checkpoints(config, dataset, one)
     if config.overwrite:
         checkpoints.delete()
@@ -58,10 +58,17 @@ def train_head(config: TrainConfig, watch: Watch = lambda _: None) -> Summary:
     return _summary(config, dataset, one, time.monotonic() - since)
 
 
+def _lesson(config: TrainConfig) -> Lesson:
+    """What is to be learned, once it is sure that there is somebody to tell."""
+    for name in config.trackers:
+        find_tracker(name)
+    return lesson(config, SEEN)
+
+
 def _train_in_a_crew(config: TrainConfig) -> None:
     from mmdata.fusion.crew import Joined
 
-    dataset, one = Dataset.open(config.dataset), lesson(config, SEEN)
+    dataset, one = Dataset.open(config.dataset), _lesson(config)
     _train(config, dataset, one, _checkpoints(config, dataset, one), lambda _: None, Joined())
 
 
@@ -82,7 +89,7 @@ def _train(config: TrainConfig, dataset: Dataset, one: Lesson, keeper: Checkpoin
 
 def describe_training(config: TrainConfig) -> dict[str, Any]:
     """What `--dry-run` says: rows, coverage, labels, parameters and where the features will be."""
-    one = lesson(config, SEEN)
+    one = _lesson(config)
     device = pick_device(config.device)
     shape = architecture(config, one)
     where = plan(one.pack.nbytes, device)

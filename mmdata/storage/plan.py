@@ -92,6 +92,8 @@ def write_plan(dataset: Dataset, plan: Plan, table: bytes) -> Plan:
     if found != found.as_now(plan):
         remedy = "use another dataset, or --overwrite to make all shards again"
         changed = _changes_since(dataset, found, table)
+        if changed.get("changed") and not changed["gone"] and not changed["new"]:
+            remedy += f"; where only rejects were mended: mmdata rejects {dataset.url} --retry, and this command again"
         told = [f"  {len(names)} of the sources {kind}, as {min(names)!r}" for kind, names in changed.items() if names]
         raise conflict(
             f"the plan of {dataset.url}", _flat(found), _flat(found.as_now(plan)), "\n".join([*told, remedy])

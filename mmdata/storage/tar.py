@@ -29,13 +29,14 @@ TEMPLATE_SUM = sum(TEMPLATE[:148]) + 8 * ord(" ") + sum(TEMPLATE[156:])  # the c
 class Member:
     """An entry of a tar: its bytes are `size` bytes from `offset`.
 
-    `kind` is "file", or what is never taken: "link", "device", "sparse" or "unknown".
+    `kind` is "file", or what is never taken: "link" (to `target`), "device", "sparse" or "unknown".
     """
 
     name: str
     offset: int
     size: int
     kind: str = "file"
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,17 @@ def scan(file: BinaryIO, size: int, where: str) -> Iterator[Member]:
 
 
 def salvage(file: BinaryIO, size: int) -> Iterator[Member | Hole]:
-    """As `scan`, but goes on behind each hole at the next header whose checksum is right."""
+    """As `scan`, but goes on behind each hole at the next header whose checksum is right.
+
+    A member that ends behind the end of the tar takes all the rest, unless that is whole from its next header to the
+    end marker: then the tar is not cut and the member's size is wrong.
+    """
     start = members = 0
     while start < size or start == 0:
         hole = None
         for found in _walk(file, size, start, members):
             if isinstance(found, Hole):
-                hole = replace(found, end=_next_header(file, size, found))
+                hole = replace(found, end=_behind(file, size, found))
             else:
                 members += 1
                 yield found
@@ -127,7 +132,7 @@ def _walk(file: BinaryIO, size: int, start: int, members: int) -> Iterator[Membe
             return
         if not found.isdir():
             members += 1
-            yield Member(found.name, found.offset_data, found.size, _kind(found))
+            yield Member(found.name, found.offset_data, found.size, _kind(found), found.linkname)
 
 
 def _entry(archive: tarfile.TarFile) -> tarfile.TarInfo | str:
@@ -177,11 +182,17 @@ def _behind_the_end(file: BinaryIO, size: int, start: int) -> str:
     return ""
 
 
-def _next_header(file: BinaryIO, size: int, hole: Hole) -> int:
-    """Where the next whole header is behind the beginning of a hole; the end of the file when there is none."""
-    if BEYOND in hole.problem:
+def _behind(file: BinaryIO, size: int, hole: Hole) -> int:
+    """Where to go on behind a hole; the end of the file when there is nothing."""
+    place = _next_header(file, size, hole.start)
+    if BEYOND in hole.problem and any(isinstance(one, Hole) for one in _walk(file, size, place, 0)):
         return size  # what is behind it is in the member, and may look like headers
-    place = hole.start + BLOCK
+    return place
+
+
+def _next_header(file: BinaryIO, size: int, behind: int) -> int:
+    """Where the first whole header behind the one at byte `behind` is; the end of the file when there is none."""
+    place = behind + BLOCK
     while place < size:
         file.seek(place)
         chunk = file.read(SEARCH)
@@ -189,7 +200,7 @@ def _next_header(file: BinaryIO, size: int, hole: Hole) -> int:
             if chunk[start + 257 : start + 262] == b"ustar" and _is_header(chunk[start : start + BLOCK]):
                 return place + start
         place += SEARCH
-    return max(size, hole.start)
+    return max(size, behind)
 
 
 def _is_header(block: bytes) -> bool:
