@@ -340,10 +340,21 @@ def test_a_card_of_a_relative_path_holds_in_any_folder(
     assert load_encoder(card).card == card
 
 
+def describing(card: str, body: str = "") -> str:
+    """The code of a class whose card is `EncoderCard(card)`."""
+    there = "from mmdata.types import EncoderCard, Modality\nfrom mmdata.errors import ConfigError\nclass X:\n"
+    return f"{there}  describe = staticmethod(lambda *_: EncoderCard({card}))\n{body}"
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
         ("class X:\n  describe = staticmethod(lambda *_: {})", r"mine:X: describe gave \{\}; an EncoderCard"),
+        (describing("Modality.TEXT, '3'"), "mine:X: the dim of its card is '3'; an int of 1 at least"),
+        (describing("Modality.TEXT, 0"), "mine:X: the dim of its card is 0; an int of 1 at least"),
+        (describing("'text', 3"), "mine:X: the modality of its card is 'text'; a mmdata.types.Modality is due"),
+        (describing("Modality.TEXT, 3, preprocessing={'x': {1}}"), "its card is .*; plain JSON is due"),
+        (describing("Modality.TEXT, 3, preprocessing={'x': float('nan')}"), "its card is .*; plain JSON is due"),
         (
             "class X:\n  describe = staticmethod(lambda *_: 1 / 0)",
             "cannot be described: ZeroDivisionError: .*mine.py:2",
@@ -359,6 +370,30 @@ def test_a_class_that_is_wrong_is_a_model_error_that_says_where(
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     with pytest.raises(ModelError, match=message):
         describe("mine:X")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("1 / 0", "mine:X cannot be loaded: ZeroDivisionError: .*mine.py:6"),
+        ("raise ConfigError('no')", "mine:X cannot be loaded: ConfigError: no, at .*mine.py:6"),
+        ("self.batch_size = 4", "mine:X: its card is not the one that it was given; set self.card = card"),
+        ("self.card, self.batch_size = 'mine', 4", "mine:X: its card is not the one that it was given"),
+        ("self.card = card", "mine:X: its batch_size is None; an int of 1 at least is due"),
+        ("self.card, self.batch_size = card, 0", "mine:X: its batch_size is 0; an int of 1 at least is due"),
+        ("self.card, self.batch_size = card, '4'", "mine:X: its batch_size is '4'; an int of 1 at least is due"),
+    ],
+)
+def test_a_constructor_that_is_wrong_is_a_model_error_that_says_where(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        describing("Modality.TEXT, 3", f"  def __init__(self, card, device):\n    {body}\n")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(ModelError, match=message):
+        load_encoder(describe("mine:X"))
 
 
 def test_a_module_that_is_not_there_and_a_near_name_are_said() -> None:

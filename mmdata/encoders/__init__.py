@@ -1,5 +1,6 @@
 """Frozen models from one modality to vectors, behind one protocol."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from mmdata.encoders.families import absolute, find
+from mmdata.encoders.families import absolute, find, is_of_mmdata
 from mmdata.errors import ConfigError, MMDataError, ModelError, told
 from mmdata.types import EncoderCard, Modality, Reason
 
@@ -118,9 +120,23 @@ def _told_by(family: Any, spec: str, asked: tuple[str, str, Request]) -> Encoder
         raise
     except Exception as error:
         raise ModelError(f"{spec} cannot be described: {told(error)}") from error
-    if not isinstance(card, EncoderCard) or card.dim < 1:
-        raise ModelError(f"{spec}: describe gave {card!r:.100}; an EncoderCard whose dim is 1 at least is due")
+    if not isinstance(card, EncoderCard):
+        raise ModelError(f"{spec}: describe gave {card!r:.100}; an EncoderCard is due")
+    if not isinstance(card.dim, int) or card.dim < 1:
+        raise ModelError(f"{spec}: the dim of its card is {card.dim!r:.100}; an int of 1 at least is due")
+    if not isinstance(card.modality, Modality):
+        raise ModelError(f"{spec}: the modality of its card is {card.modality!r:.100}; a mmdata.types.Modality is due")
+    if not _is_json(card.preprocessing):
+        raise ModelError(f"{spec}: the preprocessing of its card is {card.preprocessing!r:.200}; plain JSON is due")
     return card
+
+
+def _is_json(facts: dict[str, Any]) -> bool:
+    """Whether it is read back as it was written, so that a card keeps its fingerprint."""
+    try:
+        return json.dumps(facts, sort_keys=True) == json.dumps(orjson.loads(orjson.dumps(facts)), sort_keys=True)
+    except (TypeError, ValueError):
+        return False
 
 
 def _decoding(card: EncoderCard, request: Request) -> dict[str, Any]:
@@ -136,10 +152,25 @@ def decode_options(card: EncoderCard) -> dict[str, Any]:
 
 
 def load_encoder(card: EncoderCard, device: str = "cpu") -> Encoder:
-    """Build the encoder of a card. Raises ModelError when its weights are not the card's."""
+    """Build the encoder of a card. Raises ModelError when its weights are not the card's, or it breaks the protocol."""
     family, _, _ = find(card.spec)
-    encoder: Encoder = family(card, device) if isinstance(family, type) else family.load(card, device)
+    try:
+        encoder: Encoder = family(card, device) if isinstance(family, type) else family.load(card, device)
+    except Exception as error:  # not SystemExit, which is how a run is ended while it loads
+        raise failed(card.spec, "cannot be loaded", error) from error
+    if getattr(encoder, "card", None) != card:
+        raise ModelError(f"{card.spec}: its card is not the one that it was given; set self.card = card")
+    size: Any = getattr(encoder, "batch_size", None)
+    if not isinstance(size, int) or size < 1:
+        raise ModelError(f"{card.spec}: its batch_size is {size!r:.100}; an int of 1 at least is due")
     return encoder
+
+
+def failed(spec: str, how: str, error: BaseException) -> ModelError:
+    """An error of an encoder's own code as one that names the encoder, and the file and line."""
+    if isinstance(error, ModelError) and (is_of_mmdata(spec) or spec in str(error)):
+        return error
+    return ModelError(f"{spec} {how}: {told(error)}")
 
 
 def encode_one(encoder: Encoder, value: Any) -> NDArray[np.float32]:

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import pyarrow as pa
@@ -161,7 +163,17 @@ def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
         return Rejected(Reason.ENCODE_FAILED, f"{encoder.card.spec} cannot take it: {told(error)}")
     if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(one, Prepared) for one in inputs):
         return ModelError(f"{encoder.card.spec}: prepare gave {inputs!r:.100}; one Prepared or more, in a list, is due")
+    if wrong := next((one for one in inputs if not _is_whole(one)), None):
+        due = "a finite length >= 0, start and end, and a tuple of Reasons as repairs are due"
+        return ModelError(f"{encoder.card.spec}: prepare gave {wrong!r:.200}; {due}")
     return [replace(inputs[0], repairs=decoded.repairs + inputs[0].repairs), *inputs[1:]]
+
+
+def _is_whole(one: Prepared) -> bool:
+    numbers: list[Any] = [one.length, one.start, one.end]
+    if not all(isinstance(number, Real) and isfinite(number) for number in numbers) or one.length < 0:
+        return False
+    return isinstance(one.repairs, tuple) and all(isinstance(reason, Reason) for reason in one.repairs)
 
 
 def _size(ready: Ready) -> int:

@@ -67,7 +67,7 @@ class Gathering:
             self.line.put(Unit(row, window, ready))
 
     def finish(self) -> Rows:
-        """The rows. Those whose vector is no number or has no direction are rejects.
+        """The rows. Those whose vectors, of tokens too, are no numbers or have no direction are rejects.
 
         Raises ModelError when that is every row.
         """
@@ -75,9 +75,12 @@ class Gathering:
         too_large = frozenset[int]().union(*(part.too_large for part in encoded))
         rows = _in_order(self.card, encoded)
         finite = np.isfinite(rows.vectors).all(axis=1)
+        if rows.tokens is not None:
+            finite &= np.array([np.isfinite(sequence).all() for sequence in rows.tokens], bool)
         keep = finite & (rows.vectors != 0).any(axis=1)
         if len(keep) > 1 and not finite.any() and not too_large:
-            raise ModelError(f"{self.card.spec} gave no finite vector in a whole shard; try --precision fp32 or bf16")
+            remedy = "--dtype float32" if _overflowed(self.card, encoded) else "--precision fp32 or bf16"
+            raise ModelError(f"{self.card.spec} gave no finite vector in a whole shard; try {remedy}")
         for place in np.flatnonzero(~keep):
             row = rows.numbers[place]
             reason = Reason.ZERO_NORM if finite[place] else Reason.NONFINITE_OUTPUT
@@ -111,6 +114,14 @@ def _in_order(card: EncoderCard, encoded: list[Encoded]) -> Rows:
     with np.errstate(over="ignore"):
         stored = vectors.astype(card.dtype)
     return Rows(numbers, stored, tokens if card.tokens else None, spans if card.windows == Windows.ROWS else None)
+
+
+def _overflowed(card: EncoderCard, encoded: list[Encoded]) -> bool:
+    """Whether the model gave numbers, and only float16 has no room for them."""
+    numbers = all(np.isfinite(part.vectors).all() for part in encoded)
+    return (
+        card.dtype == "float16" and numbers and not any(np.isnan(one).any() for part in encoded for one in part.tokens)
+    )
 
 
 def _join(windows: Sequence[NDArray[np.floating]], most: int) -> NDArray[np.floating]:
