@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from mmdata.encoders.families import absolute, find, is_of_mmdata
+from mmdata.encoders.families import absolute, find, is_of_mmdata, short
 from mmdata.errors import ConfigError, MMDataError, ModelError, told
 from mmdata.types import EncoderCard, Modality, Reason
 
@@ -89,19 +89,22 @@ class Family(Protocol):
 def describe(spec: str, request: Request = Request()) -> EncoderCard:
     """The card of an encoder, by spec: `[NAME=]FAMILY:MODEL[#TOWER]`, or a starter's bare name.
 
-    Raises ConfigError for a spec that is none and for tokens of an encoder that has none, ModelError for a model
-    that cannot be found.
+    Raises ConfigError for a spec that is none, for a tower and for tokens that an encoder has not, ModelError for a
+    model that cannot be found.
     """
-    given, _, rest = spec.partition("=") if re.match(r"\w[\w.-]*=", spec) else ("", "", spec)
-    asked, rest = rest, absolute(rest)
+    given, asked = _named(spec)
+    rest = absolute(asked)
     family, name, tower = find(rest)
     card = _told_by(family, asked, (name, tower, request))
+    if tower and tower != card.modality:
+        raise ConfigError(f"{_body(asked)} is of {card.modality} alone, it has no tower for {tower}")
     if request.tokens and not card.token_dim:
         raise ConfigError(f"{asked} has no token vectors; leave --tokens out, or leave this encoder out")
-    spec = card.spec or rest
+    alone = is_of_mmdata(rest) and len(card.towers) < 2
+    spec = card.spec or (_body(rest) if alone else rest)
     return replace(
         card,
-        name=given or _folder_name(asked),
+        name=given or _folder_name(asked if "#" in spec else _body(asked)),
         spec=spec,
         dtype=request.dtype,
         precision=card.precision or request.precision,
@@ -111,6 +114,23 @@ def describe(spec: str, request: Request = Request()) -> EncoderCard:
         tokens=request.tokens,
         token_dim=card.token_dim if request.tokens else 0,
     )
+
+
+def _named(spec: str) -> tuple[str, str]:
+    """The NAME of `NAME=SPEC`, or "", and the rest."""
+    name, equals, rest = spec.partition("=")
+    if not equals or ":" in name:  # FAMILY:MODEL, whose path may have an =
+        return "", spec
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError(
+            f"{name!r} cannot name features: it may have letters, digits, _, - and ., the last two not first"
+        )
+    return name, rest
+
+
+def _body(spec: str) -> str:
+    """A spec without its tower."""
+    return spec.partition("#")[0]
 
 
 def _told_by(family: Any, spec: str, asked: tuple[str, str, Request]) -> EncoderCard:
@@ -207,7 +227,7 @@ def pool_windows(
 
 
 def _folder_name(spec: str) -> str:
-    body, _, tower = spec.partition("#")
+    body, _, tower = short(spec).partition("#")
     family, _, name = body.rpartition(":")
     path = Path(name)
     parts = [family.split(":")[0], path.name if path.is_absolute() else name, tower]
