@@ -16,7 +16,7 @@ from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.errors import ConfigError, Conflict, Damage, ModelError, NotFound, TooManyRejects
 from mmdata.retrieval.search import open_index
 from mmdata.stages import Summary
-from mmdata.stages.extract import extract
+from mmdata.stages.extract import describe_extraction, extract
 from mmdata.stages.index import index
 from mmdata.stages.shard import shard
 from mmdata.stages.status import status
@@ -315,6 +315,42 @@ def test_overwrite_makes_only_the_shards_again_that_were_made_from_others(sharde
     again = run(sharded, "odd:plain", overwrite=True)
     assert (again.shards, again.shards_before, sum(odd_encoder.batches)) == (4, 3, 16)
     assert orjson.loads(path.read_bytes())["inputs"] == receipt["inputs"]
+
+
+def plan(dataset: Dataset, *specs: str, **options: object) -> dict:
+    return describe_extraction(ExtractConfig(dataset=dataset.url, encoders=specs, **options), HERE)
+
+
+def test_a_dry_run_says_what_each_set_would_be_and_writes_nothing(sharded: Dataset) -> None:
+    run(sharded, "odd:plain")
+    Path(sharded.url, "features/odd-plain/000001.json").unlink()
+    before = sorted(Path(sharded.url).rglob("*"))
+    assert plan(sharded, "odd:plain", "new=odd:zero") == {
+        "odd-plain": {
+            "spec": "odd:plain", "dim": 3, "dtype": "float16", "space": "odd", "shards done": 3, "shards to do": 1,
+        },
+        "new": {
+            "spec": "odd:zero", "dim": 3, "dtype": "float16", "space": "odd", "shards done": 0, "shards to do": 4,
+        },
+    }  # fmt: skip
+    again = plan(sharded, "odd:plain", dtype="float32", overwrite=True)["odd-plain"]
+    assert (again["shards done"], again["shards to do"]) == (0, 4)
+    assert plan(sharded, "odd:plain", overwrite=True)["odd-plain"]["shards done"] == 3
+    assert sorted(Path(sharded.url).rglob("*")) == before
+
+
+def test_a_dry_run_is_refused_as_the_run_itself(sharded: Dataset) -> None:
+    run(sharded, "odd:plain")
+    path = Path(sharded.url, "features/odd-plain/000001.json")
+    path.write_bytes(seal(unseal(path.read_bytes(), path.name) | {"inputs": {"000001.tar": "another"}}))
+    for options in ({"dtype": "float32"}, {}):
+        with pytest.raises(Conflict) as real:
+            run(sharded, "odd:plain", **options)
+        with pytest.raises(Conflict) as dry:
+            plan(sharded, "odd:plain", **options)
+        assert str(dry.value) == str(real.value)
+    with pytest.raises(ConfigError, match="no encoder 'nosuch'"):
+        plan(sharded, "nosuch")
 
 
 def test_two_encoders_for_one_folder_are_refused(sharded: Dataset) -> None:
