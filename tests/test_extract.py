@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import HERE, STARTERS
+from media_files import frames, tone
+from tiny_files import written
 
 from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.errors import ConfigError, Conflict, Damage, ModelError, NotFound, TooManyRejects
@@ -18,6 +20,7 @@ from mmdata.retrieval.search import open_index
 from mmdata.stages import Summary
 from mmdata.stages.extract import describe_extraction, extract
 from mmdata.stages.index import index
+from mmdata.stages.rows import DECODED
 from mmdata.stages.shard import shard
 from mmdata.stages.status import status
 from mmdata.storage.dataset import Dataset
@@ -557,6 +560,35 @@ def test_a_text_longer_than_the_model_is_cut_where_that_is_asked_and_counted(mix
     assert (summary.repaired, summary.rejected) == ({"too_long": 1}, {})
     (note,) = read_rejects(mixed.store, "features/minilm")
     assert (note.key, note.outcome, note.reason, note.part) == ("0", Outcome.REPAIRED, Reason.TOO_LONG, "text")
+    assert note.message == "cut to what the encoder takes; windows keep the rest: --windows mean or rows"
+
+
+def test_every_repair_of_a_decoder_says_what_was_done(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    parts = {
+        "long.txt": b"a word " * 10_000,
+        "moving.gif": frames("GIF", (255, 0, 0), (0, 0, 0)),
+        "loud.wav": written(tone(0.1, 1e5), subtype="FLOAT"),
+        "still.wav": written(np.zeros(1600)),
+    }
+    for name, data in parts.items():
+        (tmp_path / "corpus" / name).write_bytes(data)
+    dataset = Dataset(str(tmp_path / "dataset"))
+    shard(ShardConfig(dataset=dataset.url, source=str(tmp_path / "corpus")), HERE)
+    run(dataset, "words=odd:plain", "colours=quick_encoder:Colours", "sounds=mel-stats", dtype="float32")
+    notes = [
+        note for name in ("words", "colours", "sounds") for note in read_rejects(dataset.store, f"features/{name}")
+    ]
+    assert {note.key: (note.outcome, note.reason, note.message) for note in notes} == {
+        key: (Outcome.REPAIRED, reason, DECODED[reason])
+        for key, reason in {
+            "long": Reason.TOO_LONG,
+            "moving": Reason.FIRST_FRAME,
+            "loud": Reason.RESCALED,
+            "still": Reason.SILENT,
+        }.items()
+    }
+    assert DECODED[Reason.TOO_LONG] == "a text of more than 65,536 characters; those behind them were not read"
 
 
 def test_a_shard_without_a_single_vector_is_no_obstacle(mixed: Dataset) -> None:

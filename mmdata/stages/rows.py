@@ -1,6 +1,6 @@
 """What the encoders gave, put together again: windows to samples, units to rows, unusable vectors to rejects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -10,12 +10,22 @@ from numpy.typing import NDArray
 
 from mmdata.encoders import Prepared, Windows, pool_windows
 from mmdata.errors import ModelError
+from mmdata.media.text import MAX_CHARS
 from mmdata.stages.lanes import Encoded, Line, Unit, shorten
 from mmdata.types import EncoderCard, Outcome, Reason, Reject, Rejected
 
-REPAIRS = {
-    Reason.TOO_LONG: "cut to what the encoder takes",
+DECODED = {
+    Reason.TOO_LONG: f"a text of more than {MAX_CHARS:,} characters; those behind them were not read",
+    Reason.FIRST_FRAME: "an animation or a document of several pages; only the first frame or page was read",
+    Reason.RESCALED: "values far beyond the range of their kind were scaled into it",
+    Reason.SILENT: "every sample of the sound has one value",
+    Reason.BAD_METADATA: "its EXIF or colour profile cannot be read; it may lie on its side, or its colours be others",
 }
+"""What a decoder did, by its reason."""
+PREPARED = {
+    Reason.TOO_LONG: "cut to what the encoder takes; windows keep the rest: --windows mean or rows",
+}
+"""What an encoder did."""
 UNUSABLE = {
     Reason.ZERO_NORM: "gave a vector of zeros, which has no direction; another encoder may see something in this part",
     Reason.NONFINITE_OUTPUT: "gave numbers that are not finite; try --dtype float32, or --precision fp32",
@@ -50,8 +60,11 @@ class Gathering:
     def card(self) -> EncoderCard:
         return self.line.encoder.card
 
-    def take(self, row: int, inputs: Sequence[Prepared] | Rejected | ModelError) -> None:
-        """Count a sample, and send its windows on their way; an error of the encoder ends its share."""
+    def take(self, row: int, inputs: Sequence[Prepared] | Rejected | ModelError, decoded: Iterable[Reason]) -> None:
+        """Count a sample and its repairs, and send its windows on their way; an error of the encoder ends its share.
+
+        `decoded` are the decoder's repairs.
+        """
         if isinstance(inputs, ModelError):
             self.line.error = self.line.error or inputs
             return
@@ -61,8 +74,9 @@ class Gathering:
             self._note(row, Outcome.REJECTED, inputs.reason, inputs.message)
             return
         self.rows_in += len(inputs) if self.card.windows == Windows.ROWS else 1
-        for reason in sorted({reason for ready in inputs for reason in ready.repairs}):
-            self._note(row, Outcome.REPAIRED, reason, REPAIRS.get(reason, reason.replace("_", " ")))
+        prepared = {reason: PREPARED.get(reason, "") for ready in inputs for reason in ready.repairs}
+        for reason, what in sorted(({reason: DECODED[reason] for reason in decoded} | prepared).items()):
+            self._note(row, Outcome.REPAIRED, reason, what or f"{reason.replace('_', ' ')}, says {self.card.spec}")
         for window, ready in enumerate(inputs):
             self.line.put(Unit(row, window, ready))
 
