@@ -4,6 +4,7 @@ The folder mmdata_test_encoders-1.0.dist-info beside this file is what an instal
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmdata.encoders import Prepared, Request
+from mmdata.encoders.weights import read_json
 from mmdata.types import EncoderCard, Modality, Reason, Rejected
 
 batches: list[int] = []  # how many texts each call that ended well had
@@ -20,9 +22,29 @@ WRONG: dict[str, Callable[[NDArray[np.float32]], Any]] = {
     "wide": lambda vectors: np.pad(vectors, ((0, 0), (0, 1))),
     "list": lambda vectors: vectors.tolist(),
     "complex": lambda vectors: vectors + 1j,
+    "tensor": torch.from_numpy,
     "raises": lambda vectors: {}["no such word"],
+    "raises-ours": lambda vectors: read_json(Path("nowhere.json")),
 }
 """What an encoder may give in place of vectors."""
+WRONG_TOKENS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+    "tokens-none": lambda vectors: None,
+    "tokens-alone": lambda vectors: [vectors],
+    "tokens-string": lambda vectors: (vectors, "a" * len(vectors)),
+    "tokens-lists": lambda vectors: (vectors, [[[0.0, 0.0]]] * len(vectors)),
+    "tokens-tensors": lambda vectors: (vectors, list(torch.zeros(len(vectors), 1, 2))),
+    "tokens-few": lambda vectors: (vectors, [np.zeros((1, 2), np.float32)]),
+    "tokens-wide": lambda vectors: (vectors, [np.zeros((1, 3), np.float32)] * len(vectors)),
+}
+"""What an encoder may give in place of vectors and token vectors."""
+WRONG_INPUTS: dict[str, Callable[[str], Any]] = {
+    "raw": lambda text: text,
+    "length-text": lambda text: Prepared(text, "long"),
+    "length-negative": lambda text: Prepared(text, -1),
+    "start-none": lambda text: Prepared(text, 1, None),
+    "repairs-text": lambda text: Prepared(text, 1, repairs=("cut",)),
+}
+"""What prepare may give in place of whole inputs."""
 
 
 class OddEncoder:
@@ -32,7 +54,8 @@ class OddEncoder:
 
     @staticmethod
     def describe(name: str, tower: str, request: Request) -> EncoderCard:
-        return EncoderCard(modality=Modality.TEXT, dim=3, space="odd", revision="1")
+        token_dim = 2 if name.startswith("tokens") else 0
+        return EncoderCard(modality=Modality.TEXT, dim=3, space="odd", revision="1", token_dim=token_dim)
 
     def __init__(self, card: EncoderCard, device: str) -> None:
         self.card = card
@@ -47,8 +70,8 @@ class OddEncoder:
             return [Prepared(value, {}["star"])]
         if self.way == "leaves" and "star" in value:
             raise SystemExit(3)
-        if self.way == "raw":
-            return [value]
+        if self.way in WRONG_INPUTS:
+            return [WRONG_INPUTS[self.way](value)]
         if self.way == "nothing":
             return []
         return [Prepared(value, len(value))]
@@ -66,7 +89,14 @@ class OddEncoder:
         vectors = np.array(facts, np.float32).reshape(len(batch), 3)
         if self.way in WRONG:
             return WRONG[self.way](vectors)
-        bad = {"nan": np.nan, "zero": 0.0, "huge": 1e6, "all-nan": np.nan}.get(self.way)
+        bad = {"nan": np.nan, "zero": 0.0, "huge": 1e6, "all-nan": np.nan, "all-huge": 1e6}.get(self.way)
         if bad is not None:
-            vectors[stars | (self.way == "all-nan")] = bad
+            vectors[stars | self.way.startswith("all")] = bad
         return vectors
+
+    def encode_tokens(self, batch: Sequence[str]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        vectors = self.encode(batch)
+        if self.way in WRONG_TOKENS:
+            return WRONG_TOKENS[self.way](vectors)
+        bad = {"tokens-nan": np.nan, "tokens-huge": 1e6}.get(self.way, 0)
+        return vectors, [np.full((6, 2), bad if "star" in text else 40_000, np.float32) for text in batch]

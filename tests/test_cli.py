@@ -76,6 +76,16 @@ def test_dry_run_shows_the_config_and_writes_nothing(corpus: Path, tmp_path: Pat
     assert not (tmp_path / "data").exists()
 
 
+def test_a_dry_run_of_extract_describes_each_feature_set(built: Dataset) -> None:
+    done = mmdata("extract", built.url, "--encoder", "minilm", "--encoder", "w=mel-stats", "--dry-run")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("minilm: spec minilm, dim 384, dtype float16, space minilm@")
+    assert lines[0].endswith("shards done 4, shards to do 0")
+    assert lines[1] == "w: spec mel-stats, dim 168, dtype float16, space mel-stats@1, shards done 0, shards to do 4"
+    wrong = mmdata("extract", built.url, "--encoder", "nosuch", "--dry-run", "--json")
+    assert (wrong.returncode, wrong.stderr.splitlines()[0]) == (2, "error: no encoder 'nosuch'; there are:")
+
+
 def test_flags_go_over_set_and_set_over_the_file(corpus: Path, tmp_path: Path) -> None:
     config = tmp_path / "shard.yaml"
     config.write_text(

@@ -22,7 +22,7 @@ from mmdata.encoders.families import STARTERS, absolute
 from mmdata.errors import ConfigError, ModelError
 from mmdata.media.audio import Waveform
 from mmdata.testing import check_fidelity
-from mmdata.types import EncoderCard, Reason
+from mmdata.types import EncoderCard, Modality, Reason
 
 TEXTS = ("a red star", "two", "unheard words, and a Star!")
 
@@ -88,6 +88,17 @@ WRONG_SPECS = {
     "open_clip:nosuch/tag#image": "open_clip has no model 'nosuch'",
     "torchaudio:NOSUCH": "torchaudio has no bundle 'NOSUCH'; there are: HUBERT_ASR_LARGE",
     "minilm#smell": "the tower is one of image, audio, text, not 'smell'",
+    "minilm#image": "minilm is of text alone, it has no tower for image",
+    "efficientnet-lite0#text": "efficientnet-lite0 is of image alone, it has no tower for text",
+    "efficientnet-words#text": "efficientnet-words is of image alone, it has no tower for text",
+    "mel-stats#text": "mel-stats is of audio alone, it has no tower for text",
+    "x y=minilm": "'x y' cannot name features: it may have letters, digits, _, - and .",
+    "=minilm": "'' cannot name features",
+    "../up=minilm": "'../up' cannot name features",
+    "HF:models/vit": "no encoder 'HF:models/vit'; did you mean 'hf:models/vit'?; there are",
+    "hff:x": "no encoder 'hff:x'; did you mean 'hf:x'?; there are",
+    "Odd:plain": "did you mean 'odd:plain'?",
+    "MiniLM": "did you mean 'minilm'?",
     "torchvision:nosuch": "torchvision has no image model 'nosuch'",
     "torchvision:raft_small": "torchvision has no image model 'raft_small'",
 }
@@ -193,7 +204,7 @@ UNREACHABLE = {
     "timm:nosuch": "Unknown model",
     "timm:test_vit.nosuchtag": "Invalid pretrained tag",
     "timm:resnet18": "cannot be loaded",
-    "timm:local-dir:nowhere": "Config file not found",
+    "timm:local-dir:nowhere": "there is no folder nowhere",
     "torchvision:resnet18/nowhere.safetensors": "cannot be loaded",
     "torchaudio:WAV2VEC2_BASE/nowhere.pth": "there is no file nowhere.pth",
     "open_clip:local-dir:nowhere#image": "cannot be loaded",
@@ -216,13 +227,16 @@ def test_a_weights_file_that_is_none_is_a_model_error(name: str, tmp_path: Path)
         describe(f"torchvision:resnet18/{tmp_path / name}")
 
 
-def test_timm_weights_that_are_damaged_or_do_not_fit_are_a_model_error(tmp_path: Path) -> None:
+def test_timm_weights_that_are_damaged_are_a_model_error(tmp_path: Path) -> None:
     folder = save(timm_folder, tmp_path)
     (folder / "model.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(ModelError, match="cannot be loaded"):
         describe(f"timm:local-dir:{folder}")
-    (folder / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+
+
+def test_a_folder_of_transformers_is_none_of_timm_and_the_other_way_is_named(tmp_path: Path) -> None:
+    folder = save(vit, tmp_path)
+    with pytest.raises(ModelError, match=f"is none of timm: its config.json names no architecture; try hf:{folder}"):
         describe(f"timm:local-dir:{folder}")
 
 
@@ -232,8 +246,38 @@ def test_a_name_may_stand_before_a_spec_and_every_folder_name_is_plain(tmp_path:
     assert describe("minilm").name == "minilm"
     assert describe(f"hf:{folder}").name == "hf-bert"
     assert describe("words=minilm").fingerprint == describe("minilm").fingerprint
-    with pytest.raises(ConfigError, match="no encoder"):
-        describe("../up=minilm")
+
+
+@pytest.mark.parametrize("way", ["hf:./models/bert", "hf:models/bert/", "hf:../{0}/models/bert", "hf:{1}/models/bert"])
+def test_a_local_model_has_one_name_however_its_path_is_written(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(bert, tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    assert describe(way.format(tmp_path.name, tmp_path)).name == "hf-bert"
+
+
+@pytest.mark.parametrize(
+    ("model", "spec"),
+    [
+        (bert, "hf:{}"),
+        (sentence_bert, "sentence-transformers:{}"),
+        (timm_folder, "timm:local-dir:{}"),
+        (resnet18_file, "torchvision:resnet18/{}/weights.safetensors"),
+        (None, "minilm"),
+        (None, "mel-stats"),
+        (None, "efficientnet-words"),
+    ],
+)
+def test_the_tower_of_a_model_that_has_one_may_be_said_and_another_is_refused(
+    model: Callable[[Path], None] | None, spec: str, tmp_path: Path
+) -> None:
+    spec = spec.format(save(model, tmp_path) if model else "")
+    card = describe(spec)
+    assert describe(f"{spec}#{card.modality}") == card
+    other = next(modality for modality in Modality if modality is not card.modality)
+    with pytest.raises(ConfigError, match=f"is of {card.modality} alone, it has no tower for {other}"):
+        describe(f"{spec}#{other}")
 
 
 def test_a_window_longer_than_the_model_hears_is_a_config_error(tmp_path: Path) -> None:
@@ -340,10 +384,21 @@ def test_a_card_of_a_relative_path_holds_in_any_folder(
     assert load_encoder(card).card == card
 
 
+def describing(card: str, body: str = "") -> str:
+    """The code of a class whose card is `EncoderCard(card)`."""
+    there = "from mmdata.types import EncoderCard, Modality\nfrom mmdata.errors import ConfigError\nclass X:\n"
+    return f"{there}  describe = staticmethod(lambda *_: EncoderCard({card}))\n{body}"
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
         ("class X:\n  describe = staticmethod(lambda *_: {})", r"mine:X: describe gave \{\}; an EncoderCard"),
+        (describing("Modality.TEXT, '3'"), "mine:X: the dim of its card is '3'; an int of 1 at least"),
+        (describing("Modality.TEXT, 0"), "mine:X: the dim of its card is 0; an int of 1 at least"),
+        (describing("'text', 3"), "mine:X: the modality of its card is 'text'; a mmdata.types.Modality is due"),
+        (describing("Modality.TEXT, 3, preprocessing={'x': {1}}"), "its card is .*; plain JSON is due"),
+        (describing("Modality.TEXT, 3, preprocessing={'x': float('nan')}"), "its card is .*; plain JSON is due"),
         (
             "class X:\n  describe = staticmethod(lambda *_: 1 / 0)",
             "cannot be described: ZeroDivisionError: .*mine.py:2",
@@ -359,6 +414,30 @@ def test_a_class_that_is_wrong_is_a_model_error_that_says_where(
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     with pytest.raises(ModelError, match=message):
         describe("mine:X")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("1 / 0", "mine:X cannot be loaded: ZeroDivisionError: .*mine.py:6"),
+        ("raise ConfigError('no')", "mine:X cannot be loaded: ConfigError: no, at .*mine.py:6"),
+        ("self.batch_size = 4", "mine:X: its card is not the one that it was given; set self.card = card"),
+        ("self.card, self.batch_size = 'mine', 4", "mine:X: its card is not the one that it was given"),
+        ("self.card = card", "mine:X: its batch_size is None; an int of 1 at least is due"),
+        ("self.card, self.batch_size = card, 0", "mine:X: its batch_size is 0; an int of 1 at least is due"),
+        ("self.card, self.batch_size = card, '4'", "mine:X: its batch_size is '4'; an int of 1 at least is due"),
+    ],
+)
+def test_a_constructor_that_is_wrong_is_a_model_error_that_says_where(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        describing("Modality.TEXT, 3", f"  def __init__(self, card, device):\n    {body}\n")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(ModelError, match=message):
+        load_encoder(describe("mine:X"))
 
 
 def test_a_module_that_is_not_there_and_a_near_name_are_said() -> None:

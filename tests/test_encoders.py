@@ -71,6 +71,7 @@ CASES = [
     Case("hf:{}", TEXT, 16, libraries.mean, tiny_models.gpt2, 16, WORDS_READ),
     Case("hf:{}", TEXT, 16, libraries.mean, tiny_models.llama, 16, WORDS_READ),
     Case("hf:{}", TEXT, 16, libraries.t5_encoder, tiny_models.t5, 16, WORDS_READ),
+    Case("hf:{}", TEXT, 16, libraries.t5_encoder, tiny_models.t5_alone, 16, WORDS_READ),
     Case("hf:{}", TEXT, 16, libraries.unit_first, tiny_models.sentence_bert, 16, (5, 3, 12, 9, 12)),
     Case("hf:{}", TEXT, 16, libraries.unit_last, tiny_models.last_token_gpt2, 16, (5, 3, 12, 9, 12)),
     Case("sentence-transformers:{}", TEXT, 16, libraries.sentence, tiny_models.sentence_bert, 16, (5, 3, 12, 9, 12)),

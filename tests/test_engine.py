@@ -117,6 +117,10 @@ def test_a_long_sequence_of_tokens_is_shortened_to_means(length: int, most: int,
     assert shorten(sequence, most)[:, 0].tolist() == wanted
 
 
+def test_the_mean_of_large_float16_numbers_does_not_overflow() -> None:
+    assert shorten(np.full((3, 1), 40_000, np.float16), 1).tolist() == [[40_000]]
+
+
 def test_token_vectors_lie_beside_the_pooled_one(texts: Dataset) -> None:
     run(texts, "slow=slow_device:SlowDevice", tokens=4)
     table = Features(texts, "slow").to_arrow()

@@ -11,17 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import HERE, STARTERS
+from media_files import frames, tone
+from tiny_files import written
 
 from mmdata.config import ExtractConfig, IndexConfig, ShardConfig
 from mmdata.errors import ConfigError, Conflict, Damage, ModelError, NotFound, TooManyRejects
 from mmdata.retrieval.search import open_index
 from mmdata.stages import Summary
-from mmdata.stages.extract import extract
+from mmdata.stages.extract import describe_extraction, extract
 from mmdata.stages.index import index
+from mmdata.stages.rows import DECODED
 from mmdata.stages.shard import shard
 from mmdata.stages.status import status
 from mmdata.storage.dataset import Dataset
-from mmdata.storage.features import Features, card_from_json, vectors
+from mmdata.storage.features import Features, card_from_json, token_vectors, vectors
 from mmdata.storage.receipts import read_receipts, read_rejects
 from mmdata.storage.sealed import seal, unseal
 from mmdata.storage.store import sha256
@@ -317,6 +320,42 @@ def test_overwrite_makes_only_the_shards_again_that_were_made_from_others(sharde
     assert orjson.loads(path.read_bytes())["inputs"] == receipt["inputs"]
 
 
+def plan(dataset: Dataset, *specs: str, **options: object) -> dict:
+    return describe_extraction(ExtractConfig(dataset=dataset.url, encoders=specs, **options), HERE)
+
+
+def test_a_dry_run_says_what_each_set_would_be_and_writes_nothing(sharded: Dataset) -> None:
+    run(sharded, "odd:plain")
+    Path(sharded.url, "features/odd-plain/000001.json").unlink()
+    before = sorted(Path(sharded.url).rglob("*"))
+    assert plan(sharded, "odd:plain", "new=odd:zero") == {
+        "odd-plain": {
+            "spec": "odd:plain", "dim": 3, "dtype": "float16", "space": "odd", "shards done": 3, "shards to do": 1,
+        },
+        "new": {
+            "spec": "odd:zero", "dim": 3, "dtype": "float16", "space": "odd", "shards done": 0, "shards to do": 4,
+        },
+    }  # fmt: skip
+    again = plan(sharded, "odd:plain", dtype="float32", overwrite=True)["odd-plain"]
+    assert (again["shards done"], again["shards to do"]) == (0, 4)
+    assert plan(sharded, "odd:plain", overwrite=True)["odd-plain"]["shards done"] == 3
+    assert sorted(Path(sharded.url).rglob("*")) == before
+
+
+def test_a_dry_run_is_refused_as_the_run_itself(sharded: Dataset) -> None:
+    run(sharded, "odd:plain")
+    path = Path(sharded.url, "features/odd-plain/000001.json")
+    path.write_bytes(seal(unseal(path.read_bytes(), path.name) | {"inputs": {"000001.tar": "another"}}))
+    for options in ({"dtype": "float32"}, {}):
+        with pytest.raises(Conflict) as real:
+            run(sharded, "odd:plain", **options)
+        with pytest.raises(Conflict) as dry:
+            plan(sharded, "odd:plain", **options)
+        assert str(dry.value) == str(real.value)
+    with pytest.raises(ConfigError, match="no encoder 'nosuch'"):
+        plan(sharded, "nosuch")
+
+
 def test_two_encoders_for_one_folder_are_refused(sharded: Dataset) -> None:
     with pytest.raises(ConfigError, match="two encoders would write to one folder: odd-plain, odd-plain"):
         run(sharded, "odd:plain", "odd:plain")
@@ -342,12 +381,21 @@ def test_a_damaged_shard_fails_alone(sharded: Dataset) -> None:
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("wide", r"odd:wide gave \(8, 4\) for 8 inputs of dim 3; floats \(n, dim\) are due"),
-        ("list", "odd:list gave a list for 8 inputs of dim 3"),
-        ("complex", "odd:complex gave .* floats"),
+        ("wide", r"odd:wide gave \(8, 4\) float32 for 8 inputs of dim 3; floats \(n, dim\) are due"),
+        ("list", r"odd:list over 8 inputs of dim 3: floats \(n, dim\) as a numpy array are due, not list"),
+        ("tensor", r"odd:tensor over 8 inputs of dim 3: floats \(n, dim\) as a numpy array are due, not Tensor"),
+        ("complex", r"odd:complex gave \(8, 3\) complex64 for .* floats"),
         ("nothing", r"odd:nothing: prepare gave \[\]; one Prepared or more, in a list, is due"),
         ("raw", "odd:raw: prepare gave .* is due"),
+        (
+            "length-text",
+            "odd:length-text: prepare gave .*'long'.*; a finite length >= 0, start and end, and a tuple of",
+        ),
+        ("length-negative", "odd:length-negative: prepare gave .*; a finite length >= 0"),
+        ("start-none", "odd:start-none: prepare gave .*; a finite length >= 0, start"),
+        ("repairs-text", "odd:repairs-text: prepare gave .* a tuple of Reasons as repairs are due"),
         ("raises", "odd:raises failed over 8 inputs: KeyError: 'no such word', at .*odd_encoder.py:[0-9]+"),
+        ("raises-ours", "odd:raises-ours failed over 8 inputs: ModelError: nowhere.json is missing.*, at .*.py:[0-9]+"),
     ],
 )
 def test_an_encoder_that_gives_what_its_card_does_not_say_is_a_model_error(
@@ -358,7 +406,24 @@ def test_an_encoder_that_gives_what_its_card_does_not_say_is_a_model_error(
     assert receipts(sharded, f"odd-{way}") == {}
 
 
-@pytest.mark.parametrize("way", ["wide", "nothing", "raises", "all-nan"])
+@pytest.mark.parametrize(
+    ("way", "found"),
+    [
+        ("none", "encode_tokens gave NoneType; vectors and a list of arrays are due"),
+        ("alone", "encode_tokens gave list; vectors and a list of arrays are due"),
+        ("string", "encode_tokens gave str among its tokens; 8 numpy arrays of floats .length, 2. are due"),
+        ("lists", "encode_tokens gave list among its tokens; 8 numpy arrays of floats .length, 2. are due"),
+        ("tensors", "encode_tokens gave Tensor among its tokens; 8 numpy arrays of floats .length, 2. are due"),
+        ("few", "encode_tokens gave list for tokens; 8 numpy arrays of floats .length, 2. are due"),
+        ("wide", "encode_tokens gave .1, 3. float32 among its tokens; 8 numpy arrays of floats .length, 2. are due"),
+    ],
+)
+def test_tokens_that_are_not_what_the_card_says_are_a_model_error(sharded: Dataset, way: str, found: str) -> None:
+    with pytest.raises(ModelError, match=f"odd:tokens-{way}: {found}"):
+        run(sharded, f"odd:tokens-{way}", tokens=4)
+
+
+@pytest.mark.parametrize("way", ["wide", "tensor", "nothing", "length-text", "raises", "raises-ours", "all-nan"])
 def test_an_encoder_that_fails_takes_nothing_from_those_beside_it(sharded: Dataset, way: str) -> None:
     with pytest.raises(ModelError, match=f"4 of 4 shards failed; the first, 00000.: ModelError: odd:{way}"):
         run(sharded, f"odd:{way}", "odd:plain")
@@ -375,9 +440,10 @@ def test_all_encoders_that_fail_are_named(sharded: Dataset) -> None:
         run(sharded, "odd:wide", "odd:raises")
 
 
-def test_an_encoder_that_gives_no_number_at_all_is_a_model_error(sharded: Dataset) -> None:
-    with pytest.raises(ModelError, match="no finite vector in a whole shard; try --precision fp32 or bf16"):
-        run(sharded, "odd:all-nan", max_reject_rate=1)
+@pytest.mark.parametrize(("way", "remedy"), [("nan", "--precision fp32 or bf16"), ("huge", "--dtype float32")])
+def test_an_encoder_that_gives_no_number_at_all_is_a_model_error(sharded: Dataset, way: str, remedy: str) -> None:
+    with pytest.raises(ModelError, match=f"no finite vector in a whole shard; try {remedy}"):
+        run(sharded, f"odd:all-{way}", max_reject_rate=1)
 
 
 # what it leaves out, and counts
@@ -414,8 +480,18 @@ def test_a_sample_without_a_usable_vector_is_a_reject_with_its_reason(sharded: D
         assert receipt.rows_in == receipt.rows_out + sum(receipt.rejected.values())
 
 
+@pytest.mark.parametrize("way", ["tokens-nan", "tokens-huge"])
+def test_a_sample_with_token_vectors_that_are_not_finite_is_a_reject(sharded: Dataset, way: str) -> None:
+    summary = run(sharded, f"odd:{way}", tokens=4, max_reject_rate=0.5)
+    assert summary.rejected == {"nonfinite_output": len(stars(sharded))}
+    rows = Features(sharded, f"odd-{way}").to_arrow()
+    assert not set(stars(sharded)) & set(rows["key"].to_pylist())
+    assert set(token_vectors(rows)[0].reshape(-1).tolist()) == {40_000.0}
+
+
 def test_what_overflows_float16_is_kept_in_float32(sharded: Dataset) -> None:
     assert run(sharded, "odd:huge", dtype="float32").rejected == {}
+    assert run(sharded, "odd:tokens-huge", dtype="float32", tokens=4).rejected == {}
 
 
 def test_too_many_rejects_end_the_run(sharded: Dataset) -> None:
@@ -484,6 +560,35 @@ def test_a_text_longer_than_the_model_is_cut_where_that_is_asked_and_counted(mix
     assert (summary.repaired, summary.rejected) == ({"too_long": 1}, {})
     (note,) = read_rejects(mixed.store, "features/minilm")
     assert (note.key, note.outcome, note.reason, note.part) == ("0", Outcome.REPAIRED, Reason.TOO_LONG, "text")
+    assert note.message == "cut to what the encoder takes; windows keep the rest: --windows mean or rows"
+
+
+def test_every_repair_of_a_decoder_says_what_was_done(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    parts = {
+        "long.txt": b"a word " * 10_000,
+        "moving.gif": frames("GIF", (255, 0, 0), (0, 0, 0)),
+        "loud.wav": written(tone(0.1, 1e5), subtype="FLOAT"),
+        "still.wav": written(np.zeros(1600)),
+    }
+    for name, data in parts.items():
+        (tmp_path / "corpus" / name).write_bytes(data)
+    dataset = Dataset(str(tmp_path / "dataset"))
+    shard(ShardConfig(dataset=dataset.url, source=str(tmp_path / "corpus")), HERE)
+    run(dataset, "words=odd:plain", "colours=quick_encoder:Colours", "sounds=mel-stats", dtype="float32")
+    notes = [
+        note for name in ("words", "colours", "sounds") for note in read_rejects(dataset.store, f"features/{name}")
+    ]
+    assert {note.key: (note.outcome, note.reason, note.message) for note in notes} == {
+        key: (Outcome.REPAIRED, reason, DECODED[reason])
+        for key, reason in {
+            "long": Reason.TOO_LONG,
+            "moving": Reason.FIRST_FRAME,
+            "loud": Reason.RESCALED,
+            "still": Reason.SILENT,
+        }.items()
+    }
+    assert DECODED[Reason.TOO_LONG] == "a text of more than 65,536 characters; those behind them were not read"
 
 
 def test_a_shard_without_a_single_vector_is_no_obstacle(mixed: Dataset) -> None:

@@ -154,6 +154,11 @@ TEXTS = {  # bytes, text, repairs
     "outer white space is left out": (b"\n a ball \r\n", "a ball", ()),
     "10 MB": (b"abcdefgh" * 1_250_000, "abcdefgh" * 8192, (Reason.TOO_LONG,)),
 }
+CUT_BEHIND = {
+    "gif": frames("GIF", RED, BLACK)[:-6],
+    "apng": frames("PNG", RED, BLACK)[:-20],
+    "tiff": frames("TIFF", RED, BLACK)[:-6],
+}
 
 REJECTS = {
     "image: no bytes": (IMAGE, b"", Reason.EMPTY),
@@ -173,6 +178,14 @@ REJECTS = {
     "image: cut bmp": (IMAGE, photo(kind="BMP")[:-100], Reason.DECODE_TRUNCATED),
     "image: cut tiff": (IMAGE, tiff(HUNDRED)[:-100], Reason.DECODE_TRUNCATED),
     "image: cut avif": (IMAGE, photo(kind="AVIF")[:-100], Reason.DECODE_TRUNCATED),
+    "image: half an avif": (IMAGE, photo(kind="AVIF")[:500], Reason.UNSUPPORTED),
+    "image: cut animated webp": (IMAGE, frames("WEBP", RED, BLACK)[:-20], Reason.DECODE_FAILED),
+    "image: cut animated avif": (IMAGE, frames("AVIF", RED, BLACK)[:-20], Reason.UNSUPPORTED),
+    "image: cut compressed tiff": (
+        IMAGE,
+        photo(kind="TIFF", compression="tiff_deflate")[:-100],
+        Reason.DECODE_FAILED,
+    ),
     "image: cut heic": (IMAGE, heic()[:-20], Reason.DECODE_FAILED),
     "image: png cut in its header": (IMAGE, picture()[:40], Reason.DECODE_FAILED),
     "image: jpeg cut in its header": (IMAGE, picture("JPEG")[:20], Reason.DECODE_FAILED),
@@ -232,6 +245,16 @@ def test_every_kind_of_image_becomes_rgb_on_white(data, shape, corner, repairs):
     decoded = decode(IMAGE, data)
     assert (decoded.value.shape, decoded.value.dtype, decoded.repairs) == (shape, np.uint8, repairs)
     assert decoded.value[0, 0].astype(int) == pytest.approx(corner, abs=LOSSY)
+
+
+@pytest.mark.parametrize("data", CUT_BEHIND.values(), ids=CUT_BEHIND.keys())
+def test_a_picture_whose_first_frame_is_whole_is_kept(data):
+    decoded = decode(IMAGE, data)
+    assert (decoded.value[0, 0].tolist(), decoded.repairs) == (list(RED), (Reason.FIRST_FRAME,))
+
+
+def test_an_mp3_that_does_not_say_its_length_may_be_cut():
+    assert len(decode(AUDIO, MP3[1000:-2000]).value.samples) < len(decode(AUDIO, MP3).value.samples)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -94,11 +95,24 @@ def llama(folder: Path) -> None:
 
 def t5(folder: Path) -> None:
     """An encoder with a decoder: the encoder counts."""
-    from transformers import T5Config, T5Model
+    from transformers import T5Model
 
-    config = T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, pad_token_id=1)
-    T5Model(config).save_pretrained(folder)
+    T5Model(_t5_config()).save_pretrained(folder)
     tokenizer(folder, LENGTH)
+
+
+def t5_alone(folder: Path) -> None:
+    """The same without its decoder, as T5EncoderModel saves it."""
+    from transformers import T5EncoderModel
+
+    T5EncoderModel(_t5_config()).save_pretrained(folder)
+    tokenizer(folder, LENGTH)
+
+
+def _t5_config() -> Any:
+    from transformers import T5Config
+
+    return T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, pad_token_id=1)
 
 
 def last_token_gpt2(folder: Path) -> None:

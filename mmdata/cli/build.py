@@ -127,14 +127,17 @@ def extract(
 ) -> None:
     """Run frozen encoders over the shards and keep their vectors as Parquet.
 
-    Several encoders in one run read and decode each sample once:
+    Several encoders in one run read and decode each sample once; --dry-run says what each would make:
 
         mmdata extract data/ --encoder minilm --encoder efficientnet-lite0
         mmdata extract data/ --encoder clip=hf:openai/clip-vit-base-patch32#image
         mmdata extract data/ --encoder torchvision:resnet50 --workers 4 --gpus-per-worker 1
         mmdata extract data/ --encoder mel-stats --windows rows --window-seconds 10
     """
+    from mmdata import console
     from mmdata.config import ExtractConfig, load
+    from mmdata.stages import resources_of
+    from mmdata.stages.extract import describe_extraction
     from mmdata.stages.extract import extract as stage
 
     flags = {
@@ -158,7 +161,12 @@ def extract(
         "max_reject_rate": max_reject_rate,
         "overwrite": overwrite,
     }
-    _job(stage, load(ExtractConfig, config, set_ or (), flags), as_json, dry_run)
+    loaded = load(ExtractConfig, config, set_ or (), flags)
+    if dry_run:
+        facts = describe_extraction(loaded, resources_of(loaded))
+        console.emit_json(facts) if as_json else console.show_facts(facts)
+        return
+    _job(stage, loaded, as_json, dry_run)
 
 
 def align(

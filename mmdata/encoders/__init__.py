@@ -1,5 +1,6 @@
 """Frozen models from one modality to vectors, behind one protocol."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from mmdata.encoders.families import absolute, find
+from mmdata.encoders.families import absolute, find, is_of_mmdata, short
 from mmdata.errors import ConfigError, MMDataError, ModelError, told
 from mmdata.types import EncoderCard, Modality, Reason
 
@@ -87,19 +89,22 @@ class Family(Protocol):
 def describe(spec: str, request: Request = Request()) -> EncoderCard:
     """The card of an encoder, by spec: `[NAME=]FAMILY:MODEL[#TOWER]`, or a starter's bare name.
 
-    Raises ConfigError for a spec that is none and for tokens of an encoder that has none, ModelError for a model
-    that cannot be found.
+    Raises ConfigError for a spec that is none, for a tower and for tokens that an encoder has not, ModelError for a
+    model that cannot be found.
     """
-    given, _, rest = spec.partition("=") if re.match(r"\w[\w.-]*=", spec) else ("", "", spec)
-    asked, rest = rest, absolute(rest)
+    given, asked = _named(spec)
+    rest = absolute(asked)
     family, name, tower = find(rest)
     card = _told_by(family, asked, (name, tower, request))
+    if tower and tower != card.modality:
+        raise ConfigError(f"{_body(asked)} is of {card.modality} alone, it has no tower for {tower}")
     if request.tokens and not card.token_dim:
         raise ConfigError(f"{asked} has no token vectors; leave --tokens out, or leave this encoder out")
-    spec = card.spec or rest
+    alone = is_of_mmdata(rest) and len(card.towers) < 2
+    spec = card.spec or (_body(rest) if alone else rest)
     return replace(
         card,
-        name=given or _folder_name(asked),
+        name=given or _folder_name(asked if "#" in spec else _body(asked)),
         spec=spec,
         dtype=request.dtype,
         precision=card.precision or request.precision,
@@ -111,6 +116,23 @@ def describe(spec: str, request: Request = Request()) -> EncoderCard:
     )
 
 
+def _named(spec: str) -> tuple[str, str]:
+    """The NAME of `NAME=SPEC`, or "", and the rest."""
+    name, equals, rest = spec.partition("=")
+    if not equals or ":" in name:  # FAMILY:MODEL, whose path may have an =
+        return "", spec
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError(
+            f"{name!r} cannot name features: it may have letters, digits, _, - and ., the last two not first"
+        )
+    return name, rest
+
+
+def _body(spec: str) -> str:
+    """A spec without its tower."""
+    return spec.partition("#")[0]
+
+
 def _told_by(family: Any, spec: str, asked: tuple[str, str, Request]) -> EncoderCard:
     try:
         card: EncoderCard = family.describe(*asked)
@@ -118,9 +140,23 @@ def _told_by(family: Any, spec: str, asked: tuple[str, str, Request]) -> Encoder
         raise
     except Exception as error:
         raise ModelError(f"{spec} cannot be described: {told(error)}") from error
-    if not isinstance(card, EncoderCard) or card.dim < 1:
-        raise ModelError(f"{spec}: describe gave {card!r:.100}; an EncoderCard whose dim is 1 at least is due")
+    if not isinstance(card, EncoderCard):
+        raise ModelError(f"{spec}: describe gave {card!r:.100}; an EncoderCard is due")
+    if not isinstance(card.dim, int) or card.dim < 1:
+        raise ModelError(f"{spec}: the dim of its card is {card.dim!r:.100}; an int of 1 at least is due")
+    if not isinstance(card.modality, Modality):
+        raise ModelError(f"{spec}: the modality of its card is {card.modality!r:.100}; a mmdata.types.Modality is due")
+    if not _is_json(card.preprocessing):
+        raise ModelError(f"{spec}: the preprocessing of its card is {card.preprocessing!r:.200}; plain JSON is due")
     return card
+
+
+def _is_json(facts: dict[str, Any]) -> bool:
+    """Whether it is read back as it was written, so that a card keeps its fingerprint."""
+    try:
+        return json.dumps(facts, sort_keys=True) == json.dumps(orjson.loads(orjson.dumps(facts)), sort_keys=True)
+    except (TypeError, ValueError):
+        return False
 
 
 def _decoding(card: EncoderCard, request: Request) -> dict[str, Any]:
@@ -136,10 +172,25 @@ def decode_options(card: EncoderCard) -> dict[str, Any]:
 
 
 def load_encoder(card: EncoderCard, device: str = "cpu") -> Encoder:
-    """Build the encoder of a card. Raises ModelError when its weights are not the card's."""
+    """Build the encoder of a card. Raises ModelError when its weights are not the card's, or it breaks the protocol."""
     family, _, _ = find(card.spec)
-    encoder: Encoder = family(card, device) if isinstance(family, type) else family.load(card, device)
+    try:
+        encoder: Encoder = family(card, device) if isinstance(family, type) else family.load(card, device)
+    except Exception as error:  # not SystemExit, which is how a run is ended while it loads
+        raise failed(card.spec, "cannot be loaded", error) from error
+    if getattr(encoder, "card", None) != card:
+        raise ModelError(f"{card.spec}: its card is not the one that it was given; set self.card = card")
+    size: Any = getattr(encoder, "batch_size", None)
+    if not isinstance(size, int) or size < 1:
+        raise ModelError(f"{card.spec}: its batch_size is {size!r:.100}; an int of 1 at least is due")
     return encoder
+
+
+def failed(spec: str, how: str, error: BaseException) -> ModelError:
+    """An error of an encoder's own code as one that names the encoder, and the file and line."""
+    if isinstance(error, ModelError) and (is_of_mmdata(spec) or spec in str(error)):
+        return error
+    return ModelError(f"{spec} {how}: {told(error)}")
 
 
 def encode_one(encoder: Encoder, value: Any) -> NDArray[np.float32]:
@@ -176,7 +227,7 @@ def pool_windows(
 
 
 def _folder_name(spec: str) -> str:
-    body, _, tower = spec.partition("#")
+    body, _, tower = short(spec).partition("#")
     family, _, name = body.rpartition(":")
     path = Path(name)
     parts = [family.split(":")[0], path.name if path.is_absolute() else name, tower]

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -198,6 +199,16 @@ def find(spec: str) -> tuple[Any, str, str]:
 
 def absolute(spec: str) -> str:
     """The spec with the path of a local model made absolute, so that its card holds in any folder."""
+    return _placed(spec, str)
+
+
+def short(spec: str) -> str:
+    """The spec with the last part alone of a local model's path, however the path is written."""
+    return _placed(spec, lambda path: path.name)
+
+
+def _placed(spec: str, write: Callable[[Path], str]) -> str:
+    """The spec with the path of a local model resolved and written anew; any other spec as it is."""
     body, hash_mark, tower = spec.partition("#")
     family, _, model = body.partition(":")
     if family not in FAMILIES:
@@ -208,7 +219,8 @@ def absolute(spec: str) -> str:
     if not way and family in ("open_clip", "torchvision", "torchaudio"):  # NAME/FILE
         way = f"{model.partition('/')[0]}/"
     path = Path(model.removeprefix(way))
-    return f"{family}:{way}{path.resolve()}{hash_mark}{tower}" if len(model) > len(way) and path.exists() else spec
+    there = len(model) > len(way) and path.exists()
+    return f"{family}:{way}{write(path.resolve())}{hash_mark}{tower}" if there else spec
 
 
 def _module(offer: Offer) -> Any:
@@ -245,11 +257,19 @@ def _class(spec: str, module: str, name: str) -> Any:
 def _no_encoder(spec: str, why: str = "") -> ConfigError:
     added = [f"{name}: {value}" for name, value in plugins().items()]
     known = [f"{offer.spec}: {offer.what}" for offer in (*STARTERS.values(), *FAMILIES.values())]
-    near = get_close_matches(spec, STARTERS, 1)
-    why = f"; did you mean {near[0]!r}?" if near else why and f": {why}"
+    near = _near(spec)
+    why = f"; did you mean {near!r}?" if near else why and f": {why}"
     return ConfigError(
         "\n  ".join([f"no encoder {spec!r}{why}; there are:", *known, *added, "MODULE:CLASS, one of yours"])
     )
+
+
+def _near(spec: str) -> str:
+    """A spec that may be meant: a starter, or the same model of a family; empty where none is near."""
+    family, _, model = spec.partition(":")
+    known = [*FAMILIES, *plugins()] if model else STARTERS
+    near = [] if family in known else get_close_matches(family.lower(), known, 1)
+    return f"{near[0]}:{model}" if near and model else "".join(near)
 
 
 def _installed(package: str) -> bool:

@@ -63,13 +63,16 @@ def load_model(folder: Path, device: str) -> Any:
     """The model, or the encoder of one that has a decoder; every tensor of it came from the folder."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForTextEncoding
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    names = read_config(folder).get("architectures") or []
+    alone = any(name.endswith("EncoderModel") for name in names)  # of T5 and its kin, saved without the decoder
+    kind = AutoModelForTextEncoding if alone else AutoModel
     options = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
     try:
-        model, report = AutoModel.from_pretrained(folder, output_loading_info=True, **options)
+        model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load the model in {folder}: {error}") from error
     unused = [] if model.config.model_type in JOINT else ["pooler"]  # only towers are pooled by their own poolers

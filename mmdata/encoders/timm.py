@@ -1,9 +1,10 @@
 """Image models of timm: a pretrained name, or `local-dir:FOLDER` with config.json and model.safetensors."""
 
+from pathlib import Path
 from typing import Any
 
 from mmdata.encoders import Encoder, Request
-from mmdata.encoders.weights import LOCAL, check, hash_model
+from mmdata.encoders.weights import LOCAL, check, hash_model, read_json
 from mmdata.errors import ModelError
 from mmdata.storage.receipts import versions
 from mmdata.types import EncoderCard, Modality
@@ -66,8 +67,19 @@ def _model(name: str) -> Any:
     import timm
     from safetensors import SafetensorError
 
+    if name.startswith(LOCAL):
+        _check_folder(name, Path(name.removeprefix(LOCAL)))
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).eval()
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         # unreachable or unreadable files; unknown names and weights that do not fit; config.json that is none
         raise ModelError(f"timm:{name} cannot be loaded: {error}") from error
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"timm:{name} cannot be loaded: there is no folder {folder}")
+    facts = read_json(folder / "config.json")
+    if "architecture" not in facts:
+        other = f"; try hf:{folder}" if "model_type" in facts else ""
+        raise ModelError(f"timm:{name} is none of timm: its config.json names no architecture{other}")

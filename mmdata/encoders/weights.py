@@ -75,7 +75,7 @@ def check(found: str, wanted: str, spec: str) -> None:
 def read_json(path: Path) -> Facts:
     """An object in a file of a model's folder. ModelError when it is missing or no JSON."""
     if not path.exists():
-        raise ModelError(f"{path} is missing, so {path.parent} is not a transformers model")
+        raise ModelError(f"{path} is missing, so {path.parent} is not the folder of a model")
     try:
         facts: Facts = json.loads(path.read_text())
         return facts

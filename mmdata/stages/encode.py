@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ from mmdata.cluster import Task, in_work, threads
 from mmdata.crash import point
 from mmdata.encoders import Encoder, Prepared, decode_options, load_encoder
 from mmdata.errors import ModelError, told
-from mmdata.media import Decoded, decode
+from mmdata.media import decode
 from mmdata.media.memory import with_room
 from mmdata.stages import Clock, timed
 from mmdata.stages.ahead import ordered_map
@@ -31,8 +33,9 @@ AHEAD_BYTES = 128 << 20  # of model inputs that wait for their turn
 GPU_LANES = 2  # one copies while the other computes
 
 Inputs = Sequence[Prepared] | Rejected | ModelError
-Ready = tuple[int, list[tuple[Gathering, Inputs]]]
-"""A row of the sample table, and what it gives each encoder that takes one of its parts."""
+Share = tuple[Gathering, Inputs, tuple[Reason, ...]]
+Ready = tuple[int, list[Share]]
+"""A row of the sample table, and what it gives each encoder that takes one of its parts, with the decoder's repairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,11 @@ def encode_shard(state: _State, task: Task) -> list[Receipt]:
     line = ordered_map(state.decoders, prepare, parts, ahead=state.ahead, budget=AHEAD_BYTES, size=_size)
     for row, ready in timed(line, clock, "decode_wait"):
         point("extract.sample")
-        decoded = len({output.card.modality for output, _ in ready})
+        decoded = len({output.card.modality for output, _, _ in ready})
         counters["parts_read"] += decoded
         counters["parts_decoded"] += decoded
-        for output, inputs in ready:
-            output.take(row, inputs)
+        for output, inputs, repairs in ready:
+            output.take(row, inputs, repairs)
         if all(output.line.error for output in outputs):
             break
     if task.only is not None:
@@ -130,42 +133,50 @@ def _prepare(task: Task, outputs: list[Gathering], clock: Clock, item: tuple[int
     sample = outputs[0].about[row]["id"]
     if sample in task.without:
         lost = Rejected(task.without[sample], task.told(sample))
-        return row, [(output, lost) for output in outputs if output.card.modality in parts]
+        return row, [(output, lost, ()) for output in outputs if output.card.modality in parts]
     with in_work(task.shard, sample):
         return row, _decoded(outputs, clock, parts)
 
 
-def _decoded(
-    outputs: list[Gathering], clock: Clock, parts: dict[Modality, memoryview]
-) -> list[tuple[Gathering, Inputs]]:
+def _decoded(outputs: list[Gathering], clock: Clock, parts: dict[Modality, memoryview]) -> list[Share]:
     since = time.perf_counter()
-    prepared: list[tuple[Gathering, Inputs]] = []
+    prepared: list[Share] = []
     for modality, data in parts.items():
         mine = [output for output in outputs if output.card.modality is modality]
         try:
             decoded = decode(modality, data, **decode_options(mine[0].card))  # one run, one way to decode
         except Rejected as problem:
-            prepared += [(output, problem) for output in mine]
+            prepared += [(output, problem, ()) for output in mine]
             continue
-        prepared += [(output, _ready(output.line.encoder, decoded)) for output in mine]
+        prepared += [(output, _ready(output.line.encoder, decoded.value), decoded.repairs) for output in mine]
     clock.add("decode", since)
     return prepared
 
 
-def _ready(encoder: Encoder, decoded: Decoded) -> Inputs:
+def _ready(encoder: Encoder, value: Any) -> Inputs:
     try:
-        inputs = with_room(lambda: encoder.prepare(decoded.value))
+        inputs = with_room(lambda: encoder.prepare(value))
     except Rejected as problem:
         return problem
     except (Exception, SystemExit) as error:  # of an encoder, over one sample of many
         return Rejected(Reason.ENCODE_FAILED, f"{encoder.card.spec} cannot take it: {told(error)}")
     if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(one, Prepared) for one in inputs):
         return ModelError(f"{encoder.card.spec}: prepare gave {inputs!r:.100}; one Prepared or more, in a list, is due")
-    return [replace(inputs[0], repairs=decoded.repairs + inputs[0].repairs), *inputs[1:]]
+    if wrong := next((one for one in inputs if not _is_whole(one)), None):
+        due = "a finite length >= 0, start and end, and a tuple of Reasons as repairs are due"
+        return ModelError(f"{encoder.card.spec}: prepare gave {wrong!r:.200}; {due}")
+    return inputs
+
+
+def _is_whole(one: Prepared) -> bool:
+    numbers: list[Any] = [one.length, one.start, one.end]
+    if not all(isinstance(number, Real) and isfinite(number) for number in numbers) or one.length < 0:
+        return False
+    return isinstance(one.repairs, tuple) and all(isinstance(reason, Reason) for reason in one.repairs)
 
 
 def _size(ready: Ready) -> int:
-    return sum(nbytes(one.data) for _, inputs in ready[1] if isinstance(inputs, Sequence) for one in inputs)
+    return sum(nbytes(one.data) for _, inputs, _ in ready[1] if isinstance(inputs, Sequence) for one in inputs)
 
 
 def _commit_each(state: _State, samples: pa.Table, outputs: list[Gathering], common: Receipt) -> list[Receipt]:

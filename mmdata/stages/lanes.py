@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.crash import point
-from mmdata.encoders import Encoder, Prepared, TokenEncoder
-from mmdata.errors import MMDataError, ModelError, told
+from mmdata.encoders import Encoder, Prepared, TokenEncoder, failed
+from mmdata.errors import ModelError
 from mmdata.stages import Clock
 from mmdata.types import EncoderCard
 
@@ -142,41 +142,55 @@ def _try(encoder: Encoder, batch: list[Unit]) -> Encoded | None:
     """None when memory runs out; only after the return are the tensors that the error holds given back."""
     import torch
 
-    inputs = [unit.ready.data for unit in batch]
     try:
-        if encoder.card.tokens:
-            vectors, tokens = _tokens_of(encoder)(inputs)
-        else:
-            vectors, tokens = encoder.encode(inputs), []
+        return _given(encoder, batch)
     except (torch.OutOfMemoryError, MemoryError):
         return None
     except (Exception, SystemExit) as error:
         if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch on a CPU, and ONNX Runtime
             return None
-        raise _failed(encoder.card, len(batch), error) from error
-    card = encoder.card
-    _check(card, len(batch), vectors, tokens)
-    return Encoded(batch, vectors, [shorten(sequence, card.tokens).astype(card.dtype) for sequence in tokens])
+        raise failed(encoder.card.spec, f"failed over {len(batch)} inputs", error) from error
 
 
-def _failed(card: EncoderCard, count: int, error: BaseException) -> Exception:
-    if isinstance(error, MMDataError):
-        return error
-    return ModelError(f"{card.spec} failed over {count} inputs: {told(error)}")
-
-
-def _check(card: EncoderCard, count: int, vectors: Any, tokens: Any) -> None:
-    shape = getattr(vectors, "shape", f"a {type(vectors).__name__}")
-    if shape != (count, card.dim) or vectors.dtype.kind != "f":
-        raise ModelError(f"{card.spec} gave {shape} for {count} inputs of dim {card.dim}; floats (n, dim) are due")
-    if card.tokens and [sequence.shape[1:] for sequence in tokens] != [(card.token_dim,)] * count:
-        raise ModelError(f"{card.spec} gave no {count} token arrays (length, {card.token_dim}) for {count} inputs")
-
-
-def _tokens_of(encoder: Encoder) -> Callable[[Sequence[Any]], tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
+def _given(encoder: Encoder, batch: list[Unit]) -> Encoded:
+    card, inputs = encoder.card, [unit.ready.data for unit in batch]
+    if not card.tokens:
+        vectors = encoder.encode(inputs)
+        _check(card, len(batch), vectors)
+        return Encoded(batch, vectors, [])
     if not isinstance(encoder, TokenEncoder):
-        raise ModelError(f"{encoder.card.spec} gives no token vectors; leave --tokens out")
-    return encoder.encode_tokens
+        raise ModelError(f"{card.spec} gives no token vectors; leave --tokens out")
+    given: Any = encoder.encode_tokens(inputs)
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise ModelError(f"{card.spec}: encode_tokens gave {_kind(given)}; vectors and a list of arrays are due")
+    vectors, tokens = given
+    _check(card, len(batch), vectors)
+    _check_tokens(card, len(batch), tokens)
+    with np.errstate(over="ignore"):
+        return Encoded(batch, vectors, [shorten(sequence, card.tokens).astype(card.dtype) for sequence in tokens])
+
+
+def _check(card: EncoderCard, count: int, vectors: Any) -> None:
+    if not isinstance(vectors, np.ndarray):
+        due = f"floats (n, dim) as a numpy array are due, not {_kind(vectors)}"
+        raise ModelError(f"{card.spec} over {count} inputs of dim {card.dim}: {due}")
+    if vectors.shape != (count, card.dim) or vectors.dtype.kind != "f":
+        found = f"{vectors.shape} {vectors.dtype}"
+        raise ModelError(f"{card.spec} gave {found} for {count} inputs of dim {card.dim}; floats (n, dim) are due")
+
+
+def _check_tokens(card: EncoderCard, count: int, tokens: Any) -> None:
+    due = f"{count} numpy arrays of floats (length, {card.token_dim}) are due"
+    if not isinstance(tokens, Sequence | np.ndarray) or len(tokens) != count:
+        raise ModelError(f"{card.spec}: encode_tokens gave {_kind(tokens)} for tokens; {due}")
+    for one in tokens:
+        if not isinstance(one, np.ndarray) or one.dtype.kind != "f" or one.shape != (len(one), card.token_dim):
+            raise ModelError(f"{card.spec}: encode_tokens gave {_kind(one)} among its tokens; {due}")
+
+
+def _kind(value: Any) -> str:
+    """What something is, for a message: an array's shape and type, anything else's class."""
+    return f"{value.shape} {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def shorten(sequence: NDArray[np.floating], most: int) -> NDArray[np.floating]:
@@ -185,5 +199,6 @@ def shorten(sequence: NDArray[np.floating], most: int) -> NDArray[np.floating]:
         return sequence
     bounds = np.arange(most) * len(sequence) // most
     sizes = np.diff(bounds, append=len(sequence))[:, None]
-    means: NDArray[np.floating] = np.add.reduceat(sequence, bounds, axis=0) / sizes
+    sums = np.add.reduceat(sequence, bounds, axis=0, dtype=np.float32)  # in float16 they would overflow
+    means: NDArray[np.floating] = sums / sizes
     return means

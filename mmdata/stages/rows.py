@@ -1,6 +1,6 @@
 """What the encoders gave, put together again: windows to samples, units to rows, unusable vectors to rejects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -10,12 +10,22 @@ from numpy.typing import NDArray
 
 from mmdata.encoders import Prepared, Windows, pool_windows
 from mmdata.errors import ModelError
+from mmdata.media.text import MAX_CHARS
 from mmdata.stages.lanes import Encoded, Line, Unit, shorten
 from mmdata.types import EncoderCard, Outcome, Reason, Reject, Rejected
 
-REPAIRS = {
-    Reason.TOO_LONG: "cut to what the encoder takes",
+DECODED = {
+    Reason.TOO_LONG: f"a text of more than {MAX_CHARS:,} characters; those behind them were not read",
+    Reason.FIRST_FRAME: "an animation or a document of several pages; only the first frame or page was read",
+    Reason.RESCALED: "values far beyond the range of their kind were scaled into it",
+    Reason.SILENT: "every sample of the sound has one value",
+    Reason.BAD_METADATA: "its EXIF or colour profile cannot be read; it may lie on its side, or its colours be others",
 }
+"""What a decoder did, by its reason."""
+PREPARED = {
+    Reason.TOO_LONG: "cut to what the encoder takes; windows keep the rest: --windows mean or rows",
+}
+"""What an encoder did."""
 UNUSABLE = {
     Reason.ZERO_NORM: "gave a vector of zeros, which has no direction; another encoder may see something in this part",
     Reason.NONFINITE_OUTPUT: "gave numbers that are not finite; try --dtype float32, or --precision fp32",
@@ -50,8 +60,11 @@ class Gathering:
     def card(self) -> EncoderCard:
         return self.line.encoder.card
 
-    def take(self, row: int, inputs: Sequence[Prepared] | Rejected | ModelError) -> None:
-        """Count a sample, and send its windows on their way; an error of the encoder ends its share."""
+    def take(self, row: int, inputs: Sequence[Prepared] | Rejected | ModelError, decoded: Iterable[Reason]) -> None:
+        """Count a sample and its repairs, and send its windows on their way; an error of the encoder ends its share.
+
+        `decoded` are the decoder's repairs.
+        """
         if isinstance(inputs, ModelError):
             self.line.error = self.line.error or inputs
             return
@@ -61,13 +74,14 @@ class Gathering:
             self._note(row, Outcome.REJECTED, inputs.reason, inputs.message)
             return
         self.rows_in += len(inputs) if self.card.windows == Windows.ROWS else 1
-        for reason in sorted({reason for ready in inputs for reason in ready.repairs}):
-            self._note(row, Outcome.REPAIRED, reason, REPAIRS.get(reason, reason.replace("_", " ")))
+        prepared = {reason: PREPARED.get(reason, "") for ready in inputs for reason in ready.repairs}
+        for reason, what in sorted(({reason: DECODED[reason] for reason in decoded} | prepared).items()):
+            self._note(row, Outcome.REPAIRED, reason, what or f"{reason.replace('_', ' ')}, says {self.card.spec}")
         for window, ready in enumerate(inputs):
             self.line.put(Unit(row, window, ready))
 
     def finish(self) -> Rows:
-        """The rows. Those whose vector is no number or has no direction are rejects.
+        """The rows. Those whose vectors, of tokens too, are no numbers or have no direction are rejects.
 
         Raises ModelError when that is every row.
         """
@@ -75,9 +89,12 @@ class Gathering:
         too_large = frozenset[int]().union(*(part.too_large for part in encoded))
         rows = _in_order(self.card, encoded)
         finite = np.isfinite(rows.vectors).all(axis=1)
+        if rows.tokens is not None:
+            finite &= np.array([np.isfinite(sequence).all() for sequence in rows.tokens], bool)
         keep = finite & (rows.vectors != 0).any(axis=1)
         if len(keep) > 1 and not finite.any() and not too_large:
-            raise ModelError(f"{self.card.spec} gave no finite vector in a whole shard; try --precision fp32 or bf16")
+            remedy = "--dtype float32" if _overflowed(self.card, encoded) else "--precision fp32 or bf16"
+            raise ModelError(f"{self.card.spec} gave no finite vector in a whole shard; try {remedy}")
         for place in np.flatnonzero(~keep):
             row = rows.numbers[place]
             reason = Reason.ZERO_NORM if finite[place] else Reason.NONFINITE_OUTPUT
@@ -111,6 +128,14 @@ def _in_order(card: EncoderCard, encoded: list[Encoded]) -> Rows:
     with np.errstate(over="ignore"):
         stored = vectors.astype(card.dtype)
     return Rows(numbers, stored, tokens if card.tokens else None, spans if card.windows == Windows.ROWS else None)
+
+
+def _overflowed(card: EncoderCard, encoded: list[Encoded]) -> bool:
+    """Whether the model gave numbers, and only float16 has no room for them."""
+    numbers = all(np.isfinite(part.vectors).all() for part in encoded)
+    return (
+        card.dtype == "float16" and numbers and not any(np.isnan(one).any() for part in encoded for one in part.tokens)
+    )
 
 
 def _join(windows: Sequence[NDArray[np.floating]], most: int) -> NDArray[np.floating]:
