@@ -29,10 +29,10 @@ check: venv
 	$(BIN)/lint-imports --no-cache
 
 test: venv
-	$(RUN) pytest -n 2 --dist loadfile
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: venv
-	$(RUN) pytest -n 2 --dist loadfile -m "not gpu and not real" --durations 25
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not real" --durations 25
 
 test-again: venv
 	$(RUN) pytest --last-failed --last-failed-no-failures none -m "not gpu and not real"

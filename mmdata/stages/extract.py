@@ -1,6 +1,7 @@
 """Shards -> features: each sample is read and decoded once, for all encoders."""
 
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from shlex import quote
 from typing import Any
@@ -9,12 +10,12 @@ from mmdata.cluster import Resources
 from mmdata.config import ExtractConfig
 from mmdata.crash import point
 from mmdata.encoders import Request, Windows, describe
-from mmdata.errors import ConfigError, NotFound, conflict
+from mmdata.errors import ConfigError, NotFound
 from mmdata.heap import keep_freed_memory
 from mmdata.stages import Job, Summary, Watch, run_job, silent
 from mmdata.stages.encode import Work, encode_shard, setup
 from mmdata.storage.dataset import SHARDS, Dataset, features_folder
-from mmdata.storage.features import claim, finished, read_card
+from mmdata.storage.features import check_claim, claim, finished
 from mmdata.storage.plan import read_plan
 from mmdata.storage.receipts import read_receipts, write_summary
 from mmdata.storage.shards import read_sample_table
@@ -73,23 +74,12 @@ def _outlook(
         there = read_receipts(dataset.store, folder)
         done = [n for n, r in there.items() if (r.fingerprint, r.inputs) == (card.fingerprint, content.get(n))]
     else:
-        _check_card(dataset, card)
+        with suppress(NotFound):  # nobody has claimed it yet
+            check_claim(dataset, card)
         done = list(finished(dataset, card, content))
     todo = len(content.keys() - set(done))
     facts = {"spec": card.spec, "dim": card.dim, "dtype": card.dtype, "space": card.space}
     return facts | {"shards done": len(content) - todo, "shards to do": todo}
-
-
-def _check_card(dataset: Dataset, card: EncoderCard) -> None:
-    """As `claim`, which writes."""
-    folder = features_folder(card.name)
-    found = read_card(dataset, card.name) if dataset.store.info(f"{folder}/encoder.json") else card
-    if found.fingerprint != card.fingerprint:
-        there, asked = (
-            {k: v for k, v in asdict(one).items() if k not in ("name", "versions")} for one in (found, card)
-        )
-        remedy = "give this one another name (--encoder NAME=SPEC, or --name), or --overwrite"
-        raise conflict(dataset.store.where(folder), there, asked, remedy)
 
 
 def _next(dataset: str, cards: list[EncoderCard]) -> str:

@@ -58,14 +58,20 @@ def claim(dataset: Dataset, card: EncoderCard, overwrite: bool) -> None:
     path = f"{folder}/encoder.json"
     if dataset.store.create(path, seal(orjson.loads(card_to_json(card)))):
         return
-    found = read_card(dataset, card.name)
-    if found.fingerprint != card.fingerprint and overwrite:
+    if overwrite and read_card(dataset, card.name).fingerprint != card.fingerprint:
         for info in dataset.store.list(folder):
             dataset.store.delete(info.path)
         claim(dataset, card, overwrite=False)
-    elif found.fingerprint != card.fingerprint:
+    else:
+        check_claim(dataset, card)
+
+
+def check_claim(dataset: Dataset, card: EncoderCard) -> None:
+    """Conflict, field by field, when another card is in the feature folder; NotFound when there is none."""
+    found = read_card(dataset, card.name)
+    if found.fingerprint != card.fingerprint:
         remedy = "give this one another name (--encoder NAME=SPEC, or --name), or --overwrite"
-        raise conflict(dataset.store.where(folder), _facts(found), _facts(card), remedy)
+        raise conflict(dataset.store.where(features_folder(card.name)), _facts(found), _facts(card), remedy)
 
 
 def _facts(card: EncoderCard) -> dict[str, object]:
