@@ -175,6 +175,8 @@ def test_a_hostile_corpus_runs_nothing_and_reads_nothing_outside(tmp_path):
         "piped": Reason.UNSUPPORTED,
         "drawn": Reason.UNSUPPORTED,
         "list": Reason.UNSUPPORTED,
+        "link": Reason.UNSUPPORTED,
+        "hard": Reason.UNSUPPORTED,
     }
     assert receipt.rows_out == 3  # good, and two whose names lead outside: names are keys, no file has them
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("in", "private", "data")] == []

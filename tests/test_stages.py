@@ -63,8 +63,8 @@ def test_a_shard_that_fails_stops_no_other_and_is_told_at_the_end() -> None:
     assert type(error) is Damage
     assert str(error) == (
         "1 of 3 shards failed and the others are finished; the first, 000000: Damage: bad bytes\n"
-        "mmdata verify DATASET --repair takes back what is damaged and says what makes it again; "
-        "then this command again"
+        "mmdata verify DATASET --repair takes back what is damaged; "
+        "make that again (shards: mmdata shard SOURCE DATASET), then run this command again"
     )
     assert seen[-1] == (3, 3, 20)
     full, _ = end(job({"000000": MemoryError("no memory")}))

@@ -19,7 +19,8 @@ Watch = Callable[[str, int, int, int], None]
 
 AGAIN = "run the same command again to do only what is left"
 REPAIR = (
-    "mmdata verify DATASET --repair takes back what is damaged and says what makes it again; then this command again"
+    "mmdata verify DATASET --repair takes back what is damaged; make that again (shards: mmdata shard SOURCE DATASET), "
+    "then run this command again"
 )
 FATAL = (StorageError, ConfigError, Conflict)
 
