@@ -34,7 +34,9 @@ def job(outcomes: dict[str, object], done: tuple[Receipt, ...] = (), total: int 
             raise found
         return [found]  # type: ignore[list-item]
 
-    return Job("extract", "data", lambda: None, work, lambda shard: [], list(outcomes), done, total, "what is next")
+    return Job(
+        "extract", "data", "data", lambda: None, work, lambda shard: [], list(outcomes), done, total, "what is next"
+    )
 
 
 def end(job: Job, rate: float = 0.05) -> tuple[MMDataError, list[tuple[int, int, int]]]:
@@ -102,7 +104,7 @@ def test_an_error_that_every_shard_would_meet_ends_the_run_at_once(fatal: MMData
     names = [f"{n:06d}" for n in range(20)]
     with pytest.raises(type(fatal)) as caught:
         run_job(
-            Job("extract", "data", lambda: None, work, lambda shard: [], names, (), 200, ""),
+            Job("extract", "data", "data", lambda: None, work, lambda shard: [], names, (), 200, ""),
             HERE,
             0.05,
             lambda *_: None,

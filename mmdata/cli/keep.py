@@ -29,7 +29,7 @@ def status(dataset: DatasetArg, as_json: AsJson = False) -> None:
 
 def rejects(
     dataset: DatasetArg,
-    stage: Annotated[str | None, typer.Option(help="shards, or the name of a feature set; default: all")] = None,
+    stage: Annotated[str | None, typer.Option(help="shards, a feature set, or predictions/HEAD; default: all")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="take their shards back, to be made again")] = False,
     reason: Annotated[list[str] | None, typer.Option(help="with --retry: only of this reason; may be repeated")] = None,
     as_json: AsJson = False,

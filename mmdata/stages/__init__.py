@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from mmdata.cluster import Limits, Resources, Task, default_resources, run
@@ -93,7 +94,8 @@ class Job:
     """
 
     stage: str
-    where: str
+    dataset: str
+    where: str  # its output is
     setup: Callable[[], Any]
     work: Callable[[Any, Task], list[Receipt]]
     samples: Callable[[str], Sequence[int]]
@@ -171,7 +173,7 @@ def _check_rate(job: Job, receipts: list[Receipt], limit: float) -> None:
     raise TooManyRejects(
         f"{rejected} of {job.total_rows} samples are left out, more than --max-reject-rate {limit:g} allows: "
         f"{', '.join(f'{n} {reason}' for reason, n in reasons.items())}\n"
-        f"see which: mmdata rejects {job.where}"
+        f"see which: mmdata rejects {quote(job.dataset)}"
     )
 
 

@@ -40,6 +40,7 @@ def extract(config: ExtractConfig, resources: Resources, watch: Watch = silent) 
     missing = {name: tuple(c for c in cards if name not in done[c.name]) for name in shards}
     job = Job(
         stage="extract",
+        dataset=dataset.url,
         where=dataset.url,
         setup=partial(setup, Work(dataset, cards, shards, missing, config.batch_size), resources.gpus),
         work=encode_shard,

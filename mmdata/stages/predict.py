@@ -46,6 +46,7 @@ def predict(config: PredictConfig, resources: Resources, watch: Watch = silent) 
             raise conflict(what, found, wanted, "make it again with --overwrite")
     job = Job(
         stage="predict",
+        dataset=dataset.url,
         where=dataset.store.where(folder),
         setup=partial(_setup, dataset, head, features, content),
         work=_predict_shard,

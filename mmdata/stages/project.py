@@ -78,6 +78,7 @@ def _project_output(
     folder = features_folder(card.name)
     job = Job(
         stage="project",
+        dataset=dataset.url,
         where=dataset.store.where(folder),
         setup=partial(_setup, dataset, head, output, dict(made_of), card, content),
         work=_project_shard,

@@ -50,6 +50,7 @@ def shard(config: ShardConfig, resources: Resources, watch: Watch = silent) -> S
     _check_made_by(plan, done, dataset)
     job = Job(
         stage="shard",
+        dataset=dataset.url,
         where=dataset.url,
         setup=partial(_setup, dataset, plan),
         work=_make_shard,

@@ -92,11 +92,12 @@ def _index(dataset: Dataset, name: str) -> dict[str, Any]:
 
 def rejects(dataset: Dataset, stage: str | None) -> list[dict[str, Any]]:
     """Every row of the rejects reports, of one stage or of all. NotFound for a stage that there is not."""
-    stages = ["shards", *dataset.names("features")]
+    stages = {"shards": SHARDS} | {name: features_folder(name) for name in dataset.names("features")}
+    stages |= {f"predictions/{name}": predictions_folder(name) for name in dataset.names("predictions")}
     if stage is not None and stage not in stages:
         raise NotFound(f"{dataset.url} has no stage {stage!r}; there are: {', '.join(stages)}")
     return [
         {"stage": name, **asdict(reject)}
         for name in ([stage] if stage else stages)
-        for reject in read_rejects(dataset.store, SHARDS if name == "shards" else features_folder(name))
+        for reject in read_rejects(dataset.store, stages[name])
     ]
