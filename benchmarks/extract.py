@@ -8,6 +8,7 @@ runs in a process of its own, all sides in each round, and the median round coun
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from mmdata.heap import ENVIRONMENT
 
 WORDS = ("a", "small", "red", "bird", "sits", "on", "the", "roof", "of", "an", "old", "house", "near", "water")
 ROUNDS = 3
@@ -103,7 +106,9 @@ def _report(spec: str, count: int, sides: dict[str, dict[str, float]]) -> None:
 
 
 def _run(side: str, url: str, spec: str) -> dict[str, float]:
-    done = subprocess.run([sys.executable, __file__, side, url, spec], check=True, capture_output=True, text=True)
+    """In a process that keeps freed memory from its start, as `mmdata` does before its first thread."""
+    command, env = [sys.executable, __file__, side, url, spec], os.environ | ENVIRONMENT
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     seen: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return seen
 

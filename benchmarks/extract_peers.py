@@ -10,6 +10,7 @@ decode and encode, the DataLoader as one worker that decodes beside torch's two 
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+
+from mmdata.heap import ENVIRONMENT
 
 SHARDS = 10
 BATCH = 16
@@ -59,7 +62,8 @@ def dataset(root: Path, count: int) -> str:
 
 def _rate(side: str, url: str, root: Path, count: int) -> float:
     out = tempfile.mkdtemp(dir=root)
-    done = subprocess.run([sys.executable, __file__, side, url, out], capture_output=True, text=True)
+    env = os.environ | (ENVIRONMENT if side == "mmdata" else {})  # as the command does before its first thread
+    done = subprocess.run([sys.executable, __file__, side, url, out], env=env, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     seconds, rows = json.loads(done.stdout.splitlines()[-1])
