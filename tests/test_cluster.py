@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -126,7 +125,7 @@ def test_every_item_has_its_result(anywhere: Resources, tmp_path: Path) -> None:
 def test_setup_runs_once_a_worker(local_ray: None, tmp_path: Path) -> None:
     ended = outcomes(run(partial(setup, tmp_path), with_company, list(range(12)), TWO))
     assert {f"setup-{pid}" for pid in ended.values()} == {path.name for path in tmp_path.iterdir()}
-    assert sorted(Counter(ended.values()).values()) == [6, 6]
+    assert len(set(ended.values())) == 2  # how many items each takes is up to the machine
 
 
 def test_nothing_is_set_up_for_nothing(tmp_path: Path) -> None:
