@@ -8,7 +8,7 @@ import pyarrow as pa
 from mmdata.cluster import Resources
 from mmdata.errors import ConfigError, Conflict, NotFound
 from mmdata.stages.planning import Planned, planned
-from mmdata.storage.dataset import SHARDS, Dataset, features_folder, predictions_folder
+from mmdata.storage.dataset import SHARDS, Dataset, features_folder, stage_folders
 from mmdata.storage.plan import Plan, read_plan, revise_plan, whole_plan
 from mmdata.storage.receipts import forget, read_receipts, read_rejects
 from mmdata.types import Reason, Receipt
@@ -36,7 +36,7 @@ def retry(dataset: Dataset, stage: str | None, reasons: Collection[str]) -> Retr
     """
     wanted = _wanted(reasons)
     folders = _folders(dataset, stage)
-    receipts = {folder: read_receipts(dataset.store, folder) for folder in _all_folders(dataset)}
+    receipts = {folder: read_receipts(dataset.store, folder) for folder in stage_folders(dataset).values()}
     chosen = {folder: _with_rejects(receipts[folder], wanted) for folder in folders}
     tried = {
         folder: {r.id for r in read_rejects(dataset.store, folder) if r.reason in wanted}
@@ -73,11 +73,6 @@ def _folders(dataset: Dataset, stage: str | None) -> list[str]:
     if stage is not None and stage not in there:
         raise NotFound(f"{dataset.url} has no stage {stage!r}; there are: {', '.join(there)}")
     return [there[stage]] if stage else list(there.values())
-
-
-def _all_folders(dataset: Dataset) -> list[str]:
-    features = [features_folder(name) for name in dataset.names("features")]
-    return [SHARDS, *features, *(predictions_folder(name) for name in dataset.names("predictions"))]
 
 
 def _with_rejects(receipts: dict[str, Receipt], wanted: set[Reason]) -> list[str]:

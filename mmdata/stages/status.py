@@ -10,7 +10,7 @@ from mmdata.fusion.heads import read_head
 from mmdata.retrieval.generation import index_names, read_facts
 from mmdata.retrieval.living import changes, read_parts
 from mmdata.stages.stale import stale_shards
-from mmdata.storage.dataset import SHARDS, Dataset, features_folder, predictions_folder
+from mmdata.storage.dataset import SHARDS, Dataset, features_folder, predictions_folder, stage_folders
 from mmdata.storage.features import Features
 from mmdata.storage.plan import read_plan
 from mmdata.storage.receipts import read_receipts, read_rejects
@@ -92,8 +92,7 @@ def _index(dataset: Dataset, name: str) -> dict[str, Any]:
 
 def rejects(dataset: Dataset, stage: str | None) -> list[dict[str, Any]]:
     """Every row of the rejects reports, of one stage or of all. NotFound for a stage that there is not."""
-    stages = {"shards": SHARDS} | {name: features_folder(name) for name in dataset.names("features")}
-    stages |= {f"predictions/{name}": predictions_folder(name) for name in dataset.names("predictions")}
+    stages = stage_folders(dataset)
     if stage is not None and stage not in stages:
         raise NotFound(f"{dataset.url} has no stage {stage!r}; there are: {', '.join(stages)}")
     return [

@@ -59,3 +59,10 @@ def predictions_folder(name: str) -> str:
 
 def index_folder(name: str) -> str:
     return f"indexes/{name}"
+
+
+def stage_folders(dataset: Dataset) -> dict[str, str]:
+    """What has receipts, shards first, and its folder: `shards`, FEATURES, `predictions/HEAD`."""
+    features = {name: features_folder(name) for name in dataset.names("features")}
+    predictions = {f"predictions/{name}": predictions_folder(name) for name in dataset.names("predictions")}
+    return {"shards": SHARDS} | features | predictions
