@@ -210,6 +210,10 @@ def test_a_worker_has_two_items_in_work_at_once(local_ray: None, tmp_path: Path)
     assert ended == {"a": True, "b": True}
 
 
+def test_the_last_items_are_left_to_workers_that_have_none(local_ray: None, tmp_path: Path) -> None:
+    assert len(set(outcomes(run(partial(setup, tmp_path), with_company, ["a", "b"], TWO)).values())) == 2
+
+
 def test_more_workers_than_fit_are_fitted_with_a_warning(
     local_ray: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,6 +10,7 @@ from tiny_features import vectors_of, views_of
 
 from mmdata.errors import ConfigError, Conflict
 from mmdata.fusion.feed import BLOCK, Feed, Plan, Where, plan
+from mmdata.fusion.labels import read_labels
 from mmdata.fusion.pack import Pack, Source, make_pack
 from mmdata.fusion.splits import Part, check_apart, split_by_column, split_by_hash
 from mmdata.storage.dataset import Dataset
@@ -210,3 +211,12 @@ def test_a_caption_on_both_sides_is_an_error_that_names_it() -> None:
     with pytest.raises(ConfigError, match="1 values of 'caption' are in both train and test, as 'a dog'"):
         check_apart(parts, "caption", captions)
     check_apart(split_by_column(["train", "test", "train", "train", "test"], "split"), "caption", captions)
+
+
+def test_keys_of_a_csv_stay_as_they_are_written_and_cells_may_span_lines(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text('key,grade,note\n007,1,"two\nlines"\n8,,NaN\n')
+    assert read_labels(str(path)).to_pylist() == [
+        {"key": "007", "grade": 1, "note": "two\nlines"},
+        {"key": "8", "grade": None, "note": None},
+    ]

@@ -1,5 +1,6 @@
 """Rejects tried again after a fix: the shards that hold them and nothing else, under the same ids."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -15,9 +16,10 @@ from mmdata.errors import ConfigError, Conflict, NotFound
 from mmdata.stages.project import project
 from mmdata.stages.retry import retry
 from mmdata.stages.verify import verify
-from mmdata.storage.dataset import Dataset
+from mmdata.storage.dataset import Dataset, predictions_folder
 from mmdata.storage.features import Features
-from mmdata.storage.receipts import read_rejects
+from mmdata.storage.receipts import commit, forget, read_receipts, read_rejects, rejects_file
+from mmdata.types import Outcome, Reason, Reject
 
 OF_THE_BROKEN = {"shards", "features/colours", "features/letters", "features/pair.image", "features/pair.text"}
 
@@ -114,6 +116,23 @@ def test_only_what_was_asked_is_tried_again(here: Path) -> None:
         retry(dataset, None, ["bad_luck"])
     with pytest.raises(NotFound, match="no stage 'nosuch'; there are: shards, colours"):
         retry(dataset, "nosuch", ())
+
+
+def test_predictions_are_tried_again_by_themselves_and_with_what_they_were_made_from(here: Path) -> None:
+    dataset = Dataset.open(str(here / "dataset"))
+    for stage in ("train", "predict"):
+        run_stage(stage, dataset.url, str(here / "corpus"))
+    folder = predictions_folder("kinds")
+    made = read_receipts(dataset.store, folder)["000000"]
+    forget(dataset.store, folder, made)
+    lost = Reject(0, "k00", "k00", "", Outcome.REJECTED, Reason.CRASH, "its worker died")
+    files = {"parquet": b"of the others"} | rejects_file([lost])
+    commit(dataset.store, folder, replace(made, rows_out=made.rows_out - 1, rejected={"crash": 1}), files)
+    done = retry(dataset, "predictions/kinds", ())
+    assert (done.samples, done.shards) == (1, {folder: ["000000"]})
+    run_stage("predict", dataset.url, str(here / "corpus"))
+    assert read_receipts(dataset.store, folder)["000000"].outputs == made.outputs
+    assert retry(dataset, None, ()).shards == {name: ["000001"] for name in {*OF_THE_BROKEN, folder}}
 
 
 def test_the_command_tells_what_will_be_tried_again(here: Path) -> None:

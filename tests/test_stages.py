@@ -55,7 +55,7 @@ def test_a_summary_adds_up_what_was_there_and_what_is_new() -> None:
     assert (summary.shards, summary.shards_before) == (3, 1)
     assert (summary.rows_in, summary.rows_out, summary.rows_now) == (30, 27, 18)
     assert (summary.rejected, summary.repaired) == ({"empty": 2, "oom": 1}, {"too_long": 3})
-    assert summary.phases == {"read": 1.0, "start": 0.0}  # of this run
+    assert summary.phases == {"read": 1.0, "start": 0.0, "end": 0.0}  # of this run
     assert [(stage, done, total) for stage, done, total, _ in seen] == [("extract", n, 3) for n in (1, 2, 3)]
     assert (seen[0][3], seen[-1][3]) == (0, 18)
 
@@ -131,7 +131,8 @@ def test_rejects_of_an_earlier_run_count_and_a_rate_that_is_met_is_allowed() -> 
     assert "5 decode_failed, 1 empty" in str(error)
 
 
-def test_ordered_map_keeps_the_order_and_reads_no_further_than_it_may() -> None:
+@pytest.mark.parametrize("together", [1, 2])
+def test_ordered_map_keeps_the_order_and_reads_no_further_than_it_may(together: int) -> None:
     read: list[int] = []
 
     def items():
@@ -140,9 +141,9 @@ def test_ordered_map_keeps_the_order_and_reads_no_further_than_it_may() -> None:
             yield n
 
     with ThreadPoolExecutor(4) as pool:
-        results = ordered_map(pool, lambda n: n * n, items(), ahead=4, budget=3, size=lambda _: 1)
+        results = ordered_map(pool, lambda n: n * n, items(), ahead=4, budget=3, size=lambda _: 1, together=together)
         assert next(results) == 0
-        assert len(read) <= 1 + 3 + 4 + 1  # taken, waiting, in work, and the one in hand
+        assert len(read) <= 1 + 3 + 4 + 1 + (together - 1) * 3  # taken, waiting, in work, and the one in hand
         assert list(results) == [n * n for n in range(1, 20)]
 
 

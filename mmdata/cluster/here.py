@@ -1,5 +1,6 @@
 """A run in this process, without Ray."""
 
+import gc
 import logging
 import sys
 import time
@@ -39,6 +40,7 @@ def run_here(
     if state.error is not None:
         raise setup_error(state.error)
     ready()
+    gc.freeze()  # what is loaded stays; to look through it for garbage again and again costs 2 % of a run
     queue = deque(items)
     pool = ThreadPoolExecutor(IN_FLIGHT)
     flying: dict[Future[Done[Item, Result]], tuple[Item, float]] = {}
@@ -62,6 +64,7 @@ def run_here(
                 log.warning("%s: nothing ended for %g s: %d shards queued, in work: %s", *told)
         done = True
     finally:  # who stops a run does not wait for the shards in work
+        gc.unfreeze()
         pool.shutdown(wait=done or isinstance(sys.exception(), GeneratorExit), cancel_futures=True)
 
 

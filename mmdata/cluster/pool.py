@@ -87,9 +87,11 @@ class Pool:
                 self.end(worker)
 
     def feed(self) -> None:
-        """Give every worker `IN_FLIGHT` items, as far as they go."""
+        """Give every worker an item, and `IN_FLIGHT` while there are enough: the last go to who is free first."""
         for load in range(IN_FLIGHT):
             for worker in self.workers:
+                if load and self.waiting < len(self.starting) + len(self.workers):
+                    return
                 if len(worker.doing) == load and (order := self._next_for(worker)) is not None:
                     self.give(worker, order)
 

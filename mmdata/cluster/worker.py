@@ -1,5 +1,6 @@
 """What runs in a worker's process: the setup once, then items, in `IN_FLIGHT` threads."""
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ class Actor:
 
         done = attempt("setup", self.setup)
         self.state = done.result
+        gc.freeze()  # as in a run without Ray
         return Ready(portable(done.error), ray.get_runtime_context().get_node_id(), memory_kills())
 
     def run(self, item: Any, times: int, seconds: float) -> Done[Any, Any]:

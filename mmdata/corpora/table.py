@@ -1,7 +1,5 @@
 """A table (csv, tsv, jsonl, Parquet) whose columns hold paths, bytes, the HF struct {bytes, path}, or text."""
 
-import codecs
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,12 +8,13 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
+from pyarrow.csv import ConvertOptions
 
 from mmdata.corpora import TOGETHER, left_out, scan_table
 from mmdata.corpora.files import check_below, matches, read_reference, suffix_of
 from mmdata.errors import ConfigError, Damage, NotFound
+from mmdata.storage.delimited import json_lines, read_csv
 from mmdata.storage.store import FileInfo, Store
 from mmdata.storage.tables import BROKEN, as_json, open_parquet
 from mmdata.types import SUFFIXES, Modality, Part, Reason, Reject, Rejected, Sample
@@ -211,21 +210,11 @@ def _row_group(parquet: pq.ParquetFile, number: int, columns: list[str], where: 
 
 def _text_table(data: bytes, where: str, asked: dict[str, str]) -> _Group:
     if where.lower().endswith(".jsonl"):
-        names = list(dict.fromkeys(name for record in _json_lines(data, where) for name in record))
-        return _Group(0, names, _json_lines(data, where), frozenset(), 0)
-    _check_utf8(data, where)
-    delimiter = "\t" if where.lower().endswith(".tsv") else ","
-    _check_quotes(data, where, delimiter.encode())
+        names = list(dict.fromkeys(name for record in json_lines(data, where) for name in record))
+        return _Group(0, names, json_lines(data, where), frozenset(), 0)
     own = {*asked.values(), *(name for names in GUESSES.values() for name in names)}
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pyarrow.csv.ReadOptions(block_size=min(len(data) + 1, 2**31 - 1)),  # else a cell has a limit
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(own, pa.string())),  # "007" stays
-        )
-    except pa.ArrowException as error:
-        raise ConfigError(f"{where} cannot be read as a table: {error}") from error
+    as_strings = ConvertOptions(column_types=dict.fromkeys(own, pa.string()))  # "007" stays
+    table = read_csv(data, where, as_strings, "\t" if where.lower().endswith(".tsv") else ",")
     records = ({n: None if v == "" else v for n, v in record.items()} for record in _records(table))
     return _Group(0, table.column_names, records, frozenset(), 0)
 
@@ -243,46 +232,6 @@ def _not_taken(record: dict[str, Any], other: list[str], roles: dict[str, str]) 
 def _records(table: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in table.to_batches(max_chunksize=TOGETHER):
         yield from batch.to_pylist()
-
-
-def _check_utf8(data: bytes, where: str) -> None:
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{where}: line {line} is not UTF-8 ({error.reason}, byte {error.start}); if it is Latin-1: "
-            f"iconv -f latin1 -t utf-8 {where} > utf8{where[where.rfind('.') :]}"
-        ) from error
-
-
-def _check_quotes(data: bytes, where: str, delimiter: bytes) -> None:
-    """A quote that nobody closes would take all rows up to the next one into its cell."""
-    if b'"' not in data:
-        return
-    data = data.removeprefix(codecs.BOM_UTF8)
-    quoted = rb'"[^"]*+(?:""[^"]*+)*+"(?=[%b\r\n]|\Z)' % delimiter
-    quoted_and_more = rb'"[^"\n]*+(?:""[^"\n]*+)*+"[^%b\r\n]*+' % delimiter
-    plain = rb'[^"%b\r\n][^%b\r\n]*+|' % (delimiter, delimiter)
-    cells = rb"(?:(?:%b|%b|%b)(?:[%b\r\n]|\Z))*+" % (quoted, quoted_and_more, plain, delimiter)
-    whole = re.compile(cells).match(data)
-    end = whole.end() if whole else 0
-    if end < len(data):
-        line = data.count(b"\n", 0, end) + 1
-        raise ConfigError(f'{where}: line {line} opens a quote that its cell does not close; a quote itself is ""')
-
-
-def _json_lines(data: bytes, where: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise ConfigError(f"{where}: line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise ConfigError(f"{where}: line {number} is not a JSON object")
-        yield record
 
 
 def _roles(names: list[str], heavy: frozenset[str], asked: dict[str, str]) -> dict[str, str]:

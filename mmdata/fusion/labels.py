@@ -3,26 +3,28 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 from numpy.typing import NDArray
+from pyarrow.csv import ConvertOptions
 from torch import Tensor
 
 from mmdata.errors import ConfigError
 from mmdata.fusion.splits import Part, Parts
 from mmdata.fusion.tasks import TASKS
+from mmdata.storage.delimited import read_csv
 from mmdata.storage.tables import concat
 
 log = logging.getLogger(__name__)
+NO_LABEL = ConvertOptions(strings_can_be_null=True, column_types={"key": pa.string()})  # "007" stays
 READERS: dict[str, Callable[[str], pa.Table]] = {
-    "csv": partial(pyarrow.csv.read_csv, convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True)),
+    "csv": lambda path: read_csv(Path(path).read_bytes(), path, NO_LABEL),
     "jsonl": pyarrow.json.read_json,
     "parquet": pyarrow.parquet.read_table,
 }
@@ -42,6 +44,8 @@ def read_labels(path: str) -> pa.Table:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if "key" not in table.column_names:
         raise ConfigError(f"{path} needs a column 'key'; it has: {', '.join(table.column_names)}")
+    if table["key"].null_count:
+        raise ConfigError(f"{path}: {table['key'].null_count} rows have no key; each names its sample by its key")
     counts = pc.value_counts(table["key"].combine_chunks())
     for one in counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist():
         raise ConfigError(f"{path} has the key {one['values']!r} {one['counts']} times; a sample has one row")

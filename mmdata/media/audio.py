@@ -78,7 +78,7 @@ def _mixed(recording: Recording) -> NDArray[np.float32]:
         total += len(block)
         if total > limit:
             raise Rejected(Reason.TOO_LONG, f"{total} frames and more, {too_long}")
-        mono.append(block.mean(axis=1))
+        mono.append(sum(block.T) / np.float32(block.shape[1]))  # `mean` over so short an axis takes ten times as long
     if total < recording.declared * (1 - MISSING):
         raise Rejected(Reason.DECODE_TRUNCATED, f"{total} frames of {recording.declared} declared")
     return np.concatenate(mono) if mono else np.zeros(0, np.float32)

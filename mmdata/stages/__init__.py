@@ -40,7 +40,7 @@ class Summary:
     rejected: dict[str, int]
     repaired: dict[str, int]
     seconds: float
-    phases: dict[str, float]  # "start": until the first worker was ready; the others add up over threads
+    phases: dict[str, float]  # "start": until the first worker was ready, "end": after the last shard; others add up
     rows_now: int  # rows of this run
     next: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -116,7 +116,7 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
     shards = len({receipt.shard for receipt in job.done} - set(job.todo)) + len(job.todo)
     watch(job.stage, shards - len(job.todo), shards, 0)
     _check_rate(job, receipts, max_reject_rate)  # of what an earlier run did
-    ready: list[float] = []
+    ready, last = list[float](), started
     outcomes = run(
         job.setup,
         job.work,
@@ -138,11 +138,13 @@ def run_job(job: Job, resources: Resources, max_reject_rate: float, watch: Watch
         watch(job.stage, shards - len(job.todo) + number, shards, sum(r.rows_out for r in fresh))
         _export(job.stage, ended.result or [], len(job.todo) - number)
         _check_rate(job, receipts, max_reject_rate)
+        last = time.monotonic()
     if errors:
         raise _shards_failed(job, errors)
     _check_each(job, receipts, max_reject_rate)
-    start = {"start": min(ready) - started} if ready else {}
-    return _summary(job, receipts, fresh, time.monotonic() - started, start)
+    now = time.monotonic()
+    fixed = {"start": min(ready) - started, "end": now - last} if ready else {}
+    return _summary(job, receipts, fresh, now - started, fixed)
 
 
 def _export(stage: str, receipts: list[Receipt], left: int) -> None:
@@ -189,7 +191,7 @@ def _shards_failed(job: Job, errors: list[tuple[str, Exception]]) -> MMDataError
 
 
 def _summary(
-    job: Job, receipts: list[Receipt], fresh: list[Receipt], seconds: float, start: dict[str, float]
+    job: Job, receipts: list[Receipt], fresh: list[Receipt], seconds: float, fixed: dict[str, float]
 ) -> Summary:
     return Summary(
         stage=job.stage,
@@ -202,7 +204,7 @@ def _summary(
         rejected=_add(r.rejected for r in receipts),
         repaired=_add(r.repaired for r in receipts),
         seconds=seconds,
-        phases={phase: round(s, 2) for phase, s in (start | _add(r.seconds for r in fresh)).items()},
+        phases={phase: round(s, 2) for phase, s in (fixed | _add(r.seconds for r in fresh)).items()},
         rows_now=sum(r.rows_out for r in fresh),
         next=job.next,
     )

@@ -30,6 +30,7 @@ from mmdata.storage.shards import member_name, metadata_names, read_parts, read_
 from mmdata.types import EncoderCard, Modality, Outcome, Reason, Receipt, Rejected
 
 AHEAD_BYTES = 128 << 20  # of model inputs that wait for their turn
+TOGETHER = 4  # samples that a decoder takes at once: 3 % of a run with small media (docs/decisions.md)
 GPU_LANES = 2  # one copies while the other computes
 
 Inputs = Sequence[Prepared] | Rejected | ModelError
@@ -91,7 +92,9 @@ def encode_shard(state: _State, task: Task) -> list[Receipt]:
     modalities = {output.card.modality for output in outputs}
     parts = timed(read_parts(state.work.dataset, name, samples, modalities), clock, "read")
     prepare = partial(_prepare, task, outputs, clock)
-    line = ordered_map(state.decoders, prepare, parts, ahead=state.ahead, budget=AHEAD_BYTES, size=_size)
+    line = ordered_map(
+        state.decoders, prepare, parts, ahead=state.ahead, budget=AHEAD_BYTES, size=_size, together=TOGETHER
+    )
     for row, ready in timed(line, clock, "decode_wait"):
         point("extract.sample")
         decoded = len({output.card.modality for output, _, _ in ready})

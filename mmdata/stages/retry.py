@@ -8,7 +8,7 @@ import pyarrow as pa
 from mmdata.cluster import Resources
 from mmdata.errors import ConfigError, Conflict, NotFound
 from mmdata.stages.planning import Planned, planned
-from mmdata.storage.dataset import SHARDS, Dataset, features_folder, stage_folders
+from mmdata.storage.dataset import SHARDS, Dataset, stage_folders
 from mmdata.storage.plan import Plan, read_plan, revise_plan, whole_plan
 from mmdata.storage.receipts import forget, read_receipts, read_rejects
 from mmdata.types import Reason, Receipt
@@ -69,7 +69,7 @@ def _wanted(reasons: Collection[str]) -> set[Reason]:
 
 
 def _folders(dataset: Dataset, stage: str | None) -> list[str]:
-    there = {"shards": SHARDS} | {name: features_folder(name) for name in dataset.names("features")}
+    there = stage_folders(dataset)
     if stage is not None and stage not in there:
         raise NotFound(f"{dataset.url} has no stage {stage!r}; there are: {', '.join(there)}")
     return [there[stage]] if stage else list(there.values())
@@ -127,5 +127,8 @@ def _hanging_on(receipts: dict[str, dict[str, Receipt]], chosen: set[tuple[str, 
 
 def _names(folder: str, receipt: Receipt) -> set[str]:
     """How the receipts of later stages name the files of this one."""
-    prefix = "" if folder == SHARDS else f"{folder.partition('/')[2]}/"
-    return {f"{prefix}{name}" for name in receipt.outputs}
+    kind, _, name = folder.partition("/")
+    if kind == "predictions":  # from which nothing is made
+        return set()
+    prefix = f"{name}/" if name else ""
+    return {f"{prefix}{output}" for output in receipt.outputs}
