@@ -1,6 +1,7 @@
 """The extract stage: what it writes, what it counts, what it does again and what it refuses."""
 
 import json
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -429,6 +430,20 @@ def test_an_encoder_that_fails_takes_nothing_from_those_beside_it(sharded: Datas
         run(sharded, f"odd:{way}", "odd:plain")
     assert receipts(sharded, f"odd-{way}") == {}
     assert Features(sharded, "odd-plain").to_arrow()["id"].to_pylist() == list(range(60))
+
+
+def test_an_encoder_that_fails_leaves_no_reader_behind_that_waits_for_room(
+    sharded: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmdata.stages.encode.AHEAD_BYTES", 1)
+    monkeypatch.setattr("mmdata.stages.encode.TOGETHER", 1)
+    monkeypatch.setattr("mmdata.stages.lanes.SORTED", 1)
+    with pytest.raises(ModelError) as kept:  # and with it the frames that hold what they were doing
+        run(sharded, "odd:wide", batch_size=1)
+    waiting = [thread for thread in threading.enumerate() if thread.name == "reader"]
+    for thread in waiting:
+        thread.join(10)
+    assert [thread for thread in waiting if thread.is_alive()] == [], kept
 
 
 def test_what_comes_next_after_encoders_of_one_modality_is_an_index(sharded: Dataset) -> None:

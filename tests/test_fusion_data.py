@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_features import vectors_of, views_of
@@ -220,3 +221,28 @@ def test_keys_of_a_csv_stay_as_they_are_written_and_cells_may_span_lines(tmp_pat
         {"key": "007", "grade": 1, "note": "two\nlines"},
         {"key": "8", "grade": None, "note": None},
     ]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"key,grade,grade\nk,1,2\n", "has 2 columns with the name 'grade'"),
+        ("key,grade\nk,1\n".encode("utf-16"), "is UTF-16; iconv -f utf-16"),
+        (b"key,grade\nk,9223372036854775808\nl,1\n", "column 'grade' has whole numbers of more than 63 bits"),
+        (b"key;grade\nk;1\n", "needs a column 'key'; it has: key;grade"),
+    ],
+)
+def test_labels_that_would_be_read_wrongly_are_refused(data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(data)
+    with pytest.raises(ConfigError, match=message):
+        read_labels(str(tmp_path / "labels.csv"))
+
+
+def test_keys_of_labels_are_strings_or_whole_numbers(tmp_path: Path) -> None:
+    path = str(tmp_path / "labels.parquet")
+    for keys in (["1", "2"], [1, 2], pa.array(["1", "2"]).dictionary_encode(), pa.array(["1", "2"], pa.large_string())):
+        pq.write_table(pa.table({"key": keys}), path)
+        assert read_labels(path)["key"].to_pylist() == ["1", "2"]
+    pq.write_table(pa.table({"key": [["a"]]}), path)
+    with pytest.raises(ConfigError, match=r"the keys are list<.*>; strings are due"):
+        read_labels(path)

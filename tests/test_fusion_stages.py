@@ -279,7 +279,8 @@ def test_nan_of_a_number_is_no_class(tmp_path: Path) -> None:
     [
         ("k0000,1\nk0001,inf", "1 labels are infinite, as those of 'k0001'; leave the cells empty"),
         ("k0000,1\nk0001,2\nk0000,3", "labels.csv has the key 'k0000' 2 times; a sample has one row"),
-        ("k0000,1\nNA,2", "labels.csv: 1 rows have no key; each names its sample by its key"),
+        ("k0000,1\nNA,2", "labels.csv: 1 rows have no key"),
+        ("k0000,1\nk0001,18446744073709551615", "column 'grade' has whole numbers of more than 63 bits"),
         ('k0000,1\nk0001,"2\nk0002,3', "labels.csv: line 3 opens a quote that its cell does not close"),
     ],
 )

@@ -131,8 +131,7 @@ def test_rejects_of_an_earlier_run_count_and_a_rate_that_is_met_is_allowed() -> 
     assert "5 decode_failed, 1 empty" in str(error)
 
 
-@pytest.mark.parametrize("together", [1, 2])
-def test_ordered_map_keeps_the_order_and_reads_no_further_than_it_may(together: int) -> None:
+def test_ordered_map_keeps_the_order_and_reads_no_further_than_it_may() -> None:
     read: list[int] = []
 
     def items():
@@ -141,9 +140,9 @@ def test_ordered_map_keeps_the_order_and_reads_no_further_than_it_may(together: 
             yield n
 
     with ThreadPoolExecutor(4) as pool:
-        results = ordered_map(pool, lambda n: n * n, items(), ahead=4, budget=3, size=lambda _: 1, together=together)
+        results = ordered_map(pool, lambda n: n * n, items(), ahead=4, budget=3, size=lambda _: 1)
         assert next(results) == 0
-        assert len(read) <= 1 + 3 + 4 + 1 + (together - 1) * 3  # taken, waiting, in work, and the one in hand
+        assert len(read) <= 1 + 3 + 4 + 1  # taken, waiting, in work, and the one in hand
         assert list(results) == [n * n for n in range(1, 20)]
 
 
@@ -152,6 +151,18 @@ def test_ordered_map_passes_errors_on_in_their_turn() -> None:
         results = ordered_map(pool, lambda n: 6 // n, [3, 0, 2], ahead=3, budget=3, size=lambda _: 1)
         assert next(results) == 2
         with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_ordered_map_passes_on_what_is_no_exception() -> None:
+    def items():
+        yield 1
+        raise SystemExit(3)
+
+    with ThreadPoolExecutor(2) as pool:
+        results = ordered_map(pool, lambda n: n, items(), ahead=3, budget=3, size=lambda _: 1)
+        assert next(results) == 1
+        with pytest.raises(SystemExit):
             next(results)
 
 

@@ -39,8 +39,8 @@ def run_here(
     state = attempt("setup", setup)
     if state.error is not None:
         raise setup_error(state.error)
-    ready()
     gc.freeze()  # what is loaded stays; to look through it for garbage again and again costs 2 % of a run
+    ready()
     queue = deque(items)
     pool = ThreadPoolExecutor(IN_FLIGHT)
     flying: dict[Future[Done[Item, Result]], tuple[Item, float]] = {}

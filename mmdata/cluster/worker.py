@@ -37,7 +37,8 @@ class Actor:
 
         done = attempt("setup", self.setup)
         self.state = done.result
-        gc.freeze()  # as in a run without Ray
+        gc.collect()
+        gc.freeze()  # as in a run without Ray, but for good
         return Ready(portable(done.error), ray.get_runtime_context().get_node_id(), memory_kills())
 
     def run(self, item: Any, times: int, seconds: float) -> Done[Any, Any]:

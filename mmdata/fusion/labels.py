@@ -44,12 +44,20 @@ def read_labels(path: str) -> pa.Table:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if "key" not in table.column_names:
         raise ConfigError(f"{path} needs a column 'key'; it has: {', '.join(table.column_names)}")
-    if table["key"].null_count:
-        raise ConfigError(f"{path}: {table['key'].null_count} rows have no key; each names its sample by its key")
-    counts = pc.value_counts(table["key"].combine_chunks())
+    keys = _strings(table["key"], path)
+    if keys.null_count:
+        raise ConfigError(f"{path}: {keys.null_count} rows have no key (the cell is empty, or NA, NaN or null)")
+    counts = pc.value_counts(keys.combine_chunks())
     for one in counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist():
         raise ConfigError(f"{path} has the key {one['values']!r} {one['counts']} times; a sample has one row")
-    return table.set_column(table.column_names.index("key"), "key", table["key"].cast(pa.string()))
+    return table.set_column(table.column_names.index("key"), "key", keys)
+
+
+def _strings(keys: pa.ChunkedArray, path: str) -> pa.ChunkedArray:
+    kind = keys.type.value_type if pa.types.is_dictionary(keys.type) else keys.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+        raise ConfigError(f"{path}: the keys are {keys.type}; strings are due")
+    return keys.cast(kind).cast(pa.string())
 
 
 def add_labels(rows: pa.Table, tables: Mapping[int, pa.Table]) -> pa.Table:

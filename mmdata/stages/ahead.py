@@ -2,10 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
 In = TypeVar("In")
@@ -20,29 +19,17 @@ def ordered_map(
     ahead: int,
     budget: int,
     size: Callable[[Out], int],
-    together: int = 1,
-) -> Iterator[Out]:
+) -> Generator[Out, None, None]:
     """`map` in the pool's threads, in order; the items are read in a thread of their own.
 
     No item is read while `ahead` of them are in work, or while results that nobody took yet hold `budget`
-    bytes or more, by `size`. An error of the items or of the work is raised in its turn. Of short work threads take
-    `together` items at once, since to hand over each costs as much; an error then stands for all of those.
+    bytes or more, by `size`. An error of the items or of the work is raised in its turn. Who may leave before the end
+    closes it (`contextlib.closing`): the reader, which waits for room, would else wait for ever.
     """
-
-    def do(several: Sequence[In]) -> list[Out]:
-        return [work(item) for item in several]
-
-    line = _Ahead(pool, do, max(1, ahead // together), budget, lambda several: sum(map(size, several)))
-    with closing(line):
-        threading.Thread(target=line.feed, args=(_batched(items, together),), name="reader").start()
+    with closing(_Ahead(pool, work, ahead, budget, size)) as line:
+        threading.Thread(target=line.feed, args=(items,), name="reader").start()
         while (future := line.next()) is not None:
-            yield from future.result()
-
-
-def _batched(items: Iterable[In], count: int) -> Iterator[list[In]]:
-    rest = iter(items)
-    while several := list(islice(rest, count)):
-        yield several
+            yield future.result()
 
 
 class _Ahead(Generic[In, Out]):
@@ -71,7 +58,7 @@ class _Ahead(Generic[In, Out]):
                     self._append(future)
                 future.add_done_callback(self._finished)
             end = None
-        except Exception as error:  # of the items: it is raised where they are taken
+        except BaseException as error:  # of the items: it is raised where they are taken, who would wait for ever
             end = Future[Out]()
             end.set_exception(error)
         with self.changed:

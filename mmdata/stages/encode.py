@@ -1,11 +1,12 @@
 """One shard through the encoders: read, decode, prepare, encode, write."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -30,10 +31,12 @@ from mmdata.storage.shards import member_name, metadata_names, read_parts, read_
 from mmdata.types import EncoderCard, Modality, Outcome, Reason, Receipt, Rejected
 
 AHEAD_BYTES = 128 << 20  # of model inputs that wait for their turn
-TOGETHER = 4  # samples that a decoder takes at once: 3 % of a run with small media (docs/decisions.md)
+TOGETHER, TOGETHER_BYTES = 8, 128 << 10  # samples, and bytes of them, that a decoder takes at once
 GPU_LANES = 2  # one copies while the other computes
 
 Inputs = Sequence[Prepared] | Rejected | ModelError
+Read = tuple[int, dict[Modality, memoryview]]
+"""A row of the sample table, and its parts."""
 Share = tuple[Gathering, Inputs, tuple[Reason, ...]]
 Ready = tuple[int, list[Share]]
 """A row of the sample table, and what it gives each encoder that takes one of its parts, with the decoder's repairs."""
@@ -56,7 +59,7 @@ class _State:
     encoders: list[Encoder]
     decoders: ThreadPoolExecutor
     lanes: Lanes
-    ahead: int  # samples in work in the decoders
+    ahead: int  # groups of samples in work in the decoders
 
 
 def setup(work: Work, gpus: float) -> _State:
@@ -92,18 +95,17 @@ def encode_shard(state: _State, task: Task) -> list[Receipt]:
     modalities = {output.card.modality for output in outputs}
     parts = timed(read_parts(state.work.dataset, name, samples, modalities), clock, "read")
     prepare = partial(_prepare, task, outputs, clock)
-    line = ordered_map(
-        state.decoders, prepare, parts, ahead=state.ahead, budget=AHEAD_BYTES, size=_size, together=TOGETHER
-    )
-    for row, ready in timed(line, clock, "decode_wait"):
-        point("extract.sample")
-        decoded = len({output.card.modality for output, _, _ in ready})
-        counters["parts_read"] += decoded
-        counters["parts_decoded"] += decoded
-        for output, inputs, repairs in ready:
-            output.take(row, inputs, repairs)
-        if all(output.line.error for output in outputs):
-            break
+    groups = ordered_map(state.decoders, prepare, _groups(parts), ahead=state.ahead, budget=AHEAD_BYTES, size=_size)
+    with closing(groups):
+        for row, ready in chain.from_iterable(timed(groups, clock, "decode_wait")):
+            point("extract.sample")
+            decoded = len({output.card.modality for output, _, _ in ready})
+            counters["parts_read"] += decoded
+            counters["parts_decoded"] += decoded
+            for output, inputs, repairs in ready:
+                output.take(row, inputs, repairs)
+            if all(output.line.error for output in outputs):
+                break
     if task.only is not None:
         for output in outputs:
             output.line.finish()
@@ -130,9 +132,27 @@ def _in_work(shard: str, about: list[dict[str, Any]], rows: Iterable[int]) -> Ab
     return in_work(shard, *sorted({about[row]["id"] for row in rows}))
 
 
-def _prepare(task: Task, outputs: list[Gathering], clock: Clock, item: tuple[int, dict[Modality, memoryview]]) -> Ready:
+def _groups(samples: Iterable[Read]) -> Iterator[list[Read]]:
+    """Small samples several at once: to hand over one costs as much as a tenth of decoding it (docs/decisions.md)."""
+    group, size = list[Read](), 0
+    for sample in samples:
+        group.append(sample)
+        size += sum(len(part) for part in sample[1].values())
+        if len(group) == TOGETHER or size >= TOGETHER_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _prepare(task: Task, outputs: list[Gathering], clock: Clock, group: list[Read]) -> list[Ready]:
+    return [_prepare_sample(task, outputs, clock, *sample) for sample in group]
+
+
+def _prepare_sample(
+    task: Task, outputs: list[Gathering], clock: Clock, row: int, parts: dict[Modality, memoryview]
+) -> Ready:
     """Decode the parts of one sample, each once, and prepare them for every encoder."""
-    row, parts = item
     sample = outputs[0].about[row]["id"]
     if sample in task.without:
         lost = Rejected(task.without[sample], task.told(sample))
@@ -178,8 +198,9 @@ def _is_whole(one: Prepared) -> bool:
     return isinstance(one.repairs, tuple) and all(isinstance(reason, Reason) for reason in one.repairs)
 
 
-def _size(ready: Ready) -> int:
-    return sum(nbytes(one.data) for _, inputs, _ in ready[1] if isinstance(inputs, Sequence) for one in inputs)
+def _size(group: list[Ready]) -> int:
+    shares = [inputs for _, shares in group for _, inputs, _ in shares]
+    return sum(nbytes(one.data) for inputs in shares if isinstance(inputs, Sequence) for one in inputs)
 
 
 def _commit_each(state: _State, samples: pa.Table, outputs: list[Gathering], common: Receipt) -> list[Receipt]:

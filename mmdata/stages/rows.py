@@ -83,7 +83,7 @@ class Gathering:
     def finish(self) -> Rows:
         """The rows. Those whose vectors, of tokens too, are no numbers or have no direction are rejects.
 
-        Raises ModelError when that is every row.
+        Raises ModelError when none of several rows holds finite numbers, and memory is not the reason.
         """
         encoded = self.line.finish()
         too_large = frozenset[int]().union(*(part.too_large for part in encoded))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from shlex import quote
@@ -130,11 +130,12 @@ def _make_shard(state: _State, task: Task) -> list[Receipt]:
     planned = rows.filter(pc.is_null(rows["reason"]))
     make = partial(_packed, task.shard, state.plan.options, clock)
     samples = timed(state.corpus.read(planned), clock, "read")
-    for packed, notes in ordered_map(state.pool, make, samples, ahead=AHEAD, budget=BUDGET, size=_size):
-        rejects += notes
-        point("shard.sample")
-        if packed is not None:
-            writer.add(packed)
+    with closing(ordered_map(state.pool, make, samples, ahead=AHEAD, budget=BUDGET, size=_size)) as line:
+        for packed, notes in line:
+            rejects += notes
+            point("shard.sample")
+            if packed is not None:
+                writer.add(packed)
     if task.only is not None:
         return []
     since = time.perf_counter()

@@ -2,15 +2,19 @@
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 from pyarrow.csv import ConvertOptions
 
 from mmdata.errors import ConfigError
+
+EXACT = 2**63  # beyond int64
 
 
 def read_csv(data: bytes, where: str, convert: ConvertOptions, delimiter: str = ",") -> pa.Table:
@@ -18,7 +22,7 @@ def read_csv(data: bytes, where: str, convert: ConvertOptions, delimiter: str = 
     _check_utf8(data, where)
     _check_quotes(data, where, delimiter.encode())
     try:
-        return pyarrow.csv.read_csv(
+        table = pyarrow.csv.read_csv(
             pa.BufferReader(data),
             read_options=pyarrow.csv.ReadOptions(block_size=min(len(data) + 1, 2**31 - 1)),  # else a cell has a limit
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
@@ -26,9 +30,26 @@ def read_csv(data: bytes, where: str, convert: ConvertOptions, delimiter: str = 
         )
     except pa.ArrowException as error:
         raise ConfigError(f"{where} cannot be read as a table: {error}") from error
+    for name, count in Counter(table.column_names).items():
+        if count > 1:
+            raise ConfigError(f"{where} has {count} columns with the name {name!r}; give each a name of its own")
+    for name in table.column_names:
+        _check_digits(table[name], f"{where}: column {name!r}")
+    return table
+
+
+def _check_digits(column: pa.ChunkedArray, where: str) -> None:
+    """Whole numbers that no int64 holds would become doubles, of which neighbours are one."""
+    if not pa.types.is_floating(column.type):
+        return
+    finite = column.filter(pc.is_finite(column))
+    if (pc.max(pc.abs(finite)).as_py() or 0) >= EXACT and pc.all(pc.equal(pc.floor(finite), finite)).as_py():
+        raise ConfigError(f"{where} has whole numbers of more than 63 bits; write them as text, with a letter before")
 
 
 def _check_utf8(data: bytes, where: str) -> None:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{where} is UTF-16; iconv -f utf-16 -t utf-8 {where} > utf8{where[where.rfind('.') :]}")
     try:
         data.decode()
     except UnicodeDecodeError as error:
