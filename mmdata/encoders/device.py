@@ -1,7 +1,8 @@
 """The one place that sets up torch: threads, memory, precision, device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,6 +63,27 @@ def inference(device: str, precision: str) -> Iterator[None]:
             return
         with torch.autocast(device, dtype=PRECISIONS[precision]):
             yield
+
+
+def keep_exact(model: torch.nn.Module, device: str, precision: str) -> None:
+    """Leave convolutions of few channels with wide kernels in fp32 on a CPU: with AMX, oneDNN gets them wrong.
+
+    Seen in bf16 for 4 to 24 channels a group and kernels 4, 8 or 16 wide (torch 2.14.1; docs/decisions.md).
+    """
+    if device != "cpu" or precision == "fp32":
+        return
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d) and _is_doubtful(module):
+            module.forward = partial(_in_fp32, module.forward)  # type: ignore[method-assign]
+
+
+def _is_doubtful(conv: torch.nn.Conv1d | torch.nn.Conv2d) -> bool:
+    return 4 <= conv.in_channels // conv.groups < 32 and conv.kernel_size[-1] >= 4
+
+
+def _in_fp32(forward: Callable[[torch.Tensor], torch.Tensor], value: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return forward(value.float())
 
 
 def to_numpy(tensor: torch.Tensor) -> Any:

@@ -11,6 +11,7 @@ from transformers import AutoFeatureExtractor
 
 from mmdata.encoders import Encoder
 from mmdata.encoders.audio import Arrays, AudioEncoder, Heard, mean_of_frames, shortest
+from mmdata.encoders.device import keep_exact
 from mmdata.encoders.hf import load_model, own
 from mmdata.encoders.hf_folder import AST
 from mmdata.errors import ModelError
@@ -23,6 +24,7 @@ Forward = Callable[[Mapping[str, torch.Tensor], torch.Tensor], Heard]
 def load_audio(card: EncoderCard, folder: Path, device: str) -> Encoder:
     """The encoder of sound in a model folder. ModelError for an extractor that makes what is not known here."""
     model = load_model(folder, device)
+    keep_exact(model, device, card.precision)
     extractor = own(AutoFeatureExtractor, folder)
     rate = card.preprocessing["rate"]
     special = {"whisper": _whisper, "clap": _clap, AST: _ast}.get(model.config.model_type)

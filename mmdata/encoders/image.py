@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmdata.encoders import Prepared
-from mmdata.encoders.device import inference, stack, to_numpy
+from mmdata.encoders.device import inference, keep_exact, stack, to_numpy
 from mmdata.encoders.folding import fold_batch_norms
 from mmdata.encoders.pixels import Preparation
 from mmdata.types import EncoderCard
@@ -36,6 +36,7 @@ class ImageEncoder:
         self.card = card
         self.batch_size = CPU_BATCH if device == "cpu" else GPU_BATCH
         model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        keep_exact(model, device, card.precision)
         self.transform = preparation.transform
         self.scale = preparation.scale and tuple(
             torch.tensor(values, device=device).view(-1, 1, 1) for values in preparation.scale

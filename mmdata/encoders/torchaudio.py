@@ -49,10 +49,12 @@ def load(card: EncoderCard, device: str) -> Encoder:
     import torch
 
     from mmdata.encoders.audio import AudioEncoder, mean_of_frames, shortest
+    from mmdata.encoders.device import keep_exact
 
     model, normalised, _ = _bundle(card.spec.removeprefix("torchaudio:"))
     check(hash_tensors(model), card.weights_sha256, card.spec)
     model.to(device)
+    keep_exact(model, device, card.precision)
     maskable = not UNMASKABLE & {type(module).__name__ for module in model.modules()}
     layers = model.feature_extractor.conv_layers
     least = shortest([layer.kernel_size for layer in layers], [layer.stride for layer in layers])
