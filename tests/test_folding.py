@@ -1,8 +1,10 @@
-"""Batch norms in convolutions: folded where that changes nothing, and left where something reads in between."""
+"""Convolutions at load: norms are folded into them, and those that bf16 gets wrong are left out of it."""
 
+import pytest
 import torch
 from torch import nn
 
+from mmdata.encoders.device import inference, keep_exact
 from mmdata.encoders.folding import fold_batch_norms
 
 PIXELS = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -57,3 +59,22 @@ def test_a_convolution_used_twice_is_left_as_it_is() -> None:
     before, after = fold(net)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == 2
     assert torch.equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("conv", "found"),
+    [
+        (nn.Conv1d(8, 8, 8), torch.float32),
+        (nn.Conv1d(64, 64, 16, groups=16), torch.float32),
+        (nn.Conv2d(8, 8, (1, 8)), torch.float32),
+        (nn.Conv1d(64, 64, 8), torch.bfloat16),
+        (nn.Conv2d(3, 8, 16), torch.bfloat16),
+        (nn.Conv2d(16, 8, 3), torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_few_channels_under_wide_kernels_are_not_computed_in_bf16(conv: nn.Module, found: torch.dtype) -> None:
+    keep_exact(conv, "cpu", "bf16")
+    shape = (20,) * (conv.weight.ndim - 2)
+    with inference("cpu", "bf16"):
+        assert conv(torch.zeros(1, conv.in_channels, *shape)).dtype is found

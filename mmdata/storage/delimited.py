@@ -14,7 +14,7 @@ from pyarrow.csv import ConvertOptions
 
 from mmdata.errors import ConfigError
 
-EXACT = 2**63  # beyond int64
+TOO_LARGE = 2**63  # for an int64
 
 
 def read_csv(data: bytes, where: str, convert: ConvertOptions, delimiter: str = ",") -> pa.Table:
@@ -43,7 +43,7 @@ def _check_digits(column: pa.ChunkedArray, where: str) -> None:
     if not pa.types.is_floating(column.type):
         return
     finite = column.filter(pc.is_finite(column))
-    if (pc.max(pc.abs(finite)).as_py() or 0) >= EXACT and pc.all(pc.equal(pc.floor(finite), finite)).as_py():
+    if (pc.max(pc.abs(finite)).as_py() or 0) >= TOO_LARGE and pc.all(pc.equal(pc.floor(finite), finite)).as_py():
         raise ConfigError(f"{where} has whole numbers of more than 63 bits; write them as text, with a letter before")
 
 
